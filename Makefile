@@ -1,0 +1,49 @@
+# Two commands do everything on a fresh machine: `make run` and `make test`. See `make help`.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PACKAGES := libs/gaitfleet services/replay-api services/trainer services/rollout
+SOURCES := libs/gaitfleet/src services/replay-api/src services/trainer/src services/rollout/src
+ARGS ?=
+
+.PHONY: help run test test-e2e check bench install install-dev clean
+
+help: ## Show this help
+	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+run: install ## Install, then train the prosthetic walker on this machine (ARGS="--workers 4", see `gaitfleet up --help`)
+	$(BIN)/gaitfleet up $(ARGS)
+
+test: install-dev ## Install, then run the tests
+	$(BIN)/python -m pytest -m "not e2e" $(ARGS)
+
+test-e2e: install-dev ## Let the whole system learn Pendulum-v1 (minutes)
+	$(BIN)/python -m pytest -m e2e $(ARGS)
+
+check: install-dev ## Lint and type checks
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy $(SOURCES)
+
+bench: install-dev ## Run the benchmarks and record them under benchmarks/results/
+	$(BIN)/python benchmarks/run.py
+
+install: $(VENV)/.installed ## Install the services into .venv
+
+install-dev: $(VENV)/.installed-dev ## Install what tests and checks need, too
+
+# One pip call for everything, so that one resolution holds for all services; constraints.txt pins what it finds.
+$(VENV)/.installed: constraints.txt $(PACKAGES:%=%/pyproject.toml)
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
+	  -e 'libs/gaitfleet[command,database]' -e services/replay-api -e services/trainer \
+	  -e 'services/rollout[opensim,gymnasium]'
+	touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed requirements-dev.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -r requirements-dev.txt
+	touch $@
+
+clean: ## Remove the virtual environment and the data of `make run`
+	rm -rf $(VENV) data

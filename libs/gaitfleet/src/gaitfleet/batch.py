@@ -1,0 +1,99 @@
+"""Sampled batches as bytes.
+
+A response holds K batches. Its tensors are named ``{k}/{name}`` and stand batch after batch, so that the replay API
+can send the header, then gather and send one batch while the client still reads the one before it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from gaitfleet import codec
+from gaitfleet.codec import TensorSpec
+from gaitfleet.errors import CodecError
+from gaitfleet.trajectory import Float32
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Transitions for one update.
+
+    Parameters
+    ----------
+    index
+        int64 [B]. Names each transition for a priority update.
+    observation, next_observation
+        float32 [B, O] (float16 where half precision was asked for). Not normalised.
+    action
+        float32 [B, A] in [-1, 1], policy units.
+    reward
+        float32 [B]. Discounted sum over the n decisions.
+    discount
+        float32 [B]. gamma to the number of decisions summed; 0 where the episode terminated. Multiplies the bootstrap.
+    weight
+        float32 [B]. Importance weight, at most 1; all 1 for uniform sampling.
+    policy_version
+        int64 [B]. Policy that acted; 0 for none.
+    """
+
+    index: npt.NDArray[np.int64]
+    policy_version: npt.NDArray[np.int64]
+    observation: Float32
+    next_observation: Float32
+    action: Float32
+    reward: Float32
+    discount: Float32
+    weight: Float32
+
+    def arrays(self) -> Iterator[npt.NDArray[np.generic]]:
+        """The arrays in the order in which they travel."""
+        for name in FIELDS:
+            yield getattr(self, name)
+
+
+FIELDS = ("index", "policy_version", "observation", "next_observation", "action", "reward", "discount", "weight")
+"""Order on the wire: eight-byte dtypes first, so that every view is aligned."""
+
+
+def batch_specs(
+    batches: int, batch_size: int, observation_size: int, action_size: int, *, half_precision: bool = False
+) -> dict[str, TensorSpec]:
+    """Names, dtypes and shapes of a response of `batches` batches, in order."""
+    rows = (batch_size,)
+    observation = TensorSpec(np.dtype("<f2" if half_precision else "<f4"), (batch_size, observation_size))
+    vector = TensorSpec(np.dtype("<f4"), rows)
+    integers = TensorSpec(np.dtype("<i8"), rows)
+    one = {
+        "index": integers,
+        "policy_version": integers,
+        "observation": observation,
+        "next_observation": observation,
+        "action": TensorSpec(np.dtype("<f4"), (batch_size, action_size)),
+        "reward": vector,
+        "discount": vector,
+        "weight": vector,
+    }
+    return {f"{k}/{name}": one[name] for k in range(batches) for name in FIELDS}
+
+
+def decode_batches(body: bytes | bytearray | memoryview) -> list[Batch]:
+    """Batches of a response, as views into `body`.
+
+    Raises
+    ------
+    CodecError
+        When the body is damaged or a tensor of a batch is missing.
+    """
+    tensors = codec.read(body).tensors
+    count, rest = divmod(len(tensors), len(FIELDS))
+    try:
+        batches = [Batch(**{name: tensors[f"{k}/{name}"] for name in FIELDS}) for k in range(count)]
+    except KeyError as error:
+        raise CodecError(f"tensor {error} is missing", field=str(error), reason="names") from None
+    if rest:
+        raise CodecError(f"{rest} tensors belong to no whole batch", field="body", reason="names")
+    return batches

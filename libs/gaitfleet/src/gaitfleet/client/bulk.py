@@ -1,0 +1,88 @@
+"""One kept-alive connection for bodies of megabytes."""
+
+from __future__ import annotations
+
+import http.client
+from collections.abc import Mapping
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from gaitfleet.errors import ApiUnavailableError
+
+
+@dataclass(frozen=True, slots=True)
+class BulkAnswer:
+    """Status, Retry-After and body of an answer."""
+
+    status: int
+    retry_after: str | None
+    body: memoryview
+
+
+class BulkConnection:
+    """POST and GET over http.client, reading into a given buffer.
+
+    Parameters
+    ----------
+    base_url
+        ``http://`` or ``https://``, host, port, optional path.
+    timeout_seconds
+        For connecting and for every read.
+    """
+
+    def __init__(self, base_url: str, *, timeout_seconds: float) -> None:
+        parts = urlsplit(base_url)
+        kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+        self._prefix = parts.path.rstrip("/")
+        self._connection = kind(parts.hostname or "localhost", parts.port, timeout=timeout_seconds)
+        self._used = False
+
+    def request(
+        self, method: str, path: str, *, body: bytes | None, headers: Mapping[str, str], buffer: bytearray | None = None
+    ) -> BulkAnswer:
+        """Send a request and read the whole answer.
+
+        Parameters
+        ----------
+        buffer
+            Where the body goes, when it is large enough; else a new one is made. The answer's body is a view into it.
+
+        Raises
+        ------
+        ApiUnavailableError
+            When the connection fails. A kept-alive connection that the server has closed meanwhile is opened again
+            once.
+        """
+        while True:
+            reused = self._used
+            try:
+                self._connection.request(method, self._prefix + path, body=body, headers=dict(headers))
+                response = self._connection.getresponse()
+                self._used = True
+                return BulkAnswer(response.status, response.headers.get("Retry-After"), _read(response, buffer))
+            except (http.client.HTTPException, OSError) as error:
+                self.close()
+                stale = isinstance(error, (http.client.RemoteDisconnected, BrokenPipeError, ConnectionResetError))
+                if not (reused and stale):
+                    raise ApiUnavailableError(f"{method} {path}: {error!r}") from error
+
+    def close(self) -> None:
+        """Close the connection; the next request opens it again."""
+        self._connection.close()
+        self._used = False
+
+
+def _read(response: http.client.HTTPResponse, buffer: bytearray | None) -> memoryview:
+    length = response.length
+    if length is None:
+        return memoryview(response.read())
+    target = buffer if buffer is not None and len(buffer) >= length else bytearray(length)
+    view = memoryview(target)[:length]
+    filled = 0
+    while filled < length:
+        count = response.readinto(view[filled:])
+        if count == 0:
+            raise http.client.IncompleteRead(bytes(view[:filled]), length - filled)
+        filled += count
+    response.read()  # to the end, so that the connection can be used again
+    return view

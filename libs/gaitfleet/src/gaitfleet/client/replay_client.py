@@ -1,0 +1,326 @@
+"""The calls of the replay API, one method each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Literal, Self, TypeVar
+from uuid import UUID
+
+import httpx
+from pydantic import BaseModel, TypeAdapter
+
+from gaitfleet import codec, wire
+from gaitfleet.client.answers import error_of
+from gaitfleet.client.bulk import BulkAnswer, BulkConnection
+from gaitfleet.client.retry import retried
+from gaitfleet.errors import ApiUnavailableError, NotFoundError
+from gaitfleet.experiment import Experiment
+from gaitfleet.problems import CHECKPOINT_NOT_PUBLISHED, POLICY_NOT_PUBLISHED
+
+Model = TypeVar("Model", bound=BaseModel)
+Which = int | Literal["newest", "best"]
+
+_SAFETENSORS = {"Content-Type": "application/x-safetensors"}
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyAnswer:
+    """A policy body with its entity tag and version."""
+
+    body: bytes
+    etag: str
+    version: int
+
+
+class ReplayClient:
+    """Client of one run; belongs to one thread.
+
+    Calls raise `ApiUnavailableError` when the API cannot be reached or answers 5xx, after `attempts` tries with
+    jittered back-off, and the other members of the tree in `gaitfleet.errors` as their name says.
+
+    Parameters
+    ----------
+    base_url
+        Where the API is, for example ``http://127.0.0.1:8000``.
+    token
+        Bearer token; None where authentication is off.
+    run
+        Id of the run that the calls speak of.
+    timeout_seconds
+        For connecting and for every read.
+    attempts
+        Tries of a call while the API is unavailable.
+    transport
+        Another httpx transport for control calls, for tests.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        *,
+        run: str,
+        token: str | None = None,
+        timeout_seconds: float = 30.0,
+        attempts: int = 4,
+        transport: httpx.BaseTransport | None = None,
+    ) -> None:
+        self._arguments: dict[str, Any] = {
+            "base_url": base_url,
+            "run": run,
+            "token": token,
+            "timeout_seconds": timeout_seconds,
+            "attempts": attempts,
+        }
+        self._run = f"/v1/runs/{run}"
+        self._attempts = attempts
+        self._authorization = {} if token is None else {"Authorization": f"Bearer {token}"}
+        self._timeout = httpx.Timeout(timeout_seconds, connect=min(5.0, timeout_seconds))
+        self._http = httpx.Client(
+            base_url=base_url, headers=self._authorization, timeout=self._timeout, transport=transport
+        )
+        self._bulk = BulkConnection(base_url, timeout_seconds=timeout_seconds)
+
+    def clone(self) -> ReplayClient:
+        """The same client for another thread."""
+        return ReplayClient(**self._arguments)
+
+    def close(self) -> None:
+        """Close both connections."""
+        self._http.close()
+        self._bulk.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # --- runs -------------------------------------------------------------------------------------------------------
+
+    def create_run(self, experiment: Experiment) -> wire.RunDescription:
+        """Create the run, or find it there with the same experiment.
+
+        Raises
+        ------
+        ConflictError
+            When the run exists with another experiment.
+        """
+        return self._json(wire.RunDescription, "PUT", "", json=experiment.model_dump(mode="json"))
+
+    def runs(self) -> list[wire.RunDescription]:
+        """All runs, newest first."""
+        answer = self._call("GET", "/v1/runs")
+        return TypeAdapter(list[wire.RunDescription]).validate_json(answer.content)
+
+    def run(self) -> wire.RunDescription:
+        """This run."""
+        return self._json(wire.RunDescription, "GET", "")
+
+    def status(self) -> wire.RunStatus:
+        """How the run stands."""
+        return self._json(wire.RunStatus, "GET", "/status")
+
+    def limits(self) -> wire.Limits:
+        """The samples-per-insert limiter."""
+        return self._json(wire.Limits, "GET", "/limits")
+
+    def change_limits(self, change: wire.LimitsChange) -> wire.Limits:
+        """Change the limiter while it runs."""
+        return self._json(wire.Limits, "PATCH", "/limits", json=change.model_dump(exclude_none=True))
+
+    # --- episodes and events ----------------------------------------------------------------------------------------
+
+    def post_episode(self, body: bytes) -> wire.EpisodeReceipt:
+        """Post an uncompressed episode body. Tried once: the caller keeps the episode and decides when to try again.
+
+        Raises
+        ------
+        RejectedError
+            When the episode breaks a rule; the problem names field and value.
+        ConflictError
+            When other bytes are stored under its id.
+        LimitedError
+            When the API asks to wait.
+        """
+        headers = _SAFETENSORS | {"Content-Encoding": "zstd"}
+        answer = self._bulk_call("POST", "/episodes", body=codec.compress(body), headers=headers, attempts=1)
+        return wire.EpisodeReceipt.model_validate_json(bytes(answer.body))
+
+    def episodes(
+        self,
+        *,
+        limit: int = 100,
+        before: UUID | None = None,
+        role: str | None = None,
+        worker: str | None = None,
+        ending: str | None = None,
+        policy_version: int | None = None,
+    ) -> wire.EpisodePage:
+        """A page of episodes, newest first."""
+        query = {
+            "limit": limit,
+            "before": before,
+            "role": role,
+            "worker": worker,
+            "ending": ending,
+            "policy_version": policy_version,
+        }
+        return self._json(wire.EpisodePage, "GET", "/episodes", params=_given(query))
+
+    def episode_content(self, episode_id: UUID) -> bytes:
+        """The uncompressed body of an episode."""
+        return bytes(self._bulk_call("GET", f"/episodes/{episode_id}/content", headers={}).body)
+
+    def events(self, *, after: str | None = None, kind: str | None = None, limit: int = 100) -> wire.EventPage:
+        """A page of events, oldest first."""
+        return self._json(
+            wire.EventPage, "GET", "/events", params=_given({"after": after, "kind": kind, "limit": limit})
+        )
+
+    # --- sampling ---------------------------------------------------------------------------------------------------
+
+    def sample_batches(self, request: wire.BatchRequest, buffer: bytearray | None = None) -> memoryview:
+        """Sample; read the result with `gaitfleet.batch.decode_batches`.
+
+        Parameters
+        ----------
+        buffer
+            Where the body goes, when it is large enough.
+
+        Raises
+        ------
+        LimitedError
+            When the limiter did not allow a batch within `request.wait_seconds`.
+        """
+        headers = {"Content-Type": "application/json"}
+        body = request.model_dump_json().encode()
+        return self._bulk_call("POST", "/batches", body=body, headers=headers, buffer=buffer).body
+
+    def update_priorities(self, update: wire.PriorityUpdate) -> wire.PriorityReceipt:
+        """Set priorities of sampled transitions."""
+        return self._json(wire.PriorityReceipt, "POST", "/priorities", content=update.model_dump_json())
+
+    # --- policy, lease, checkpoints ---------------------------------------------------------------------------------
+
+    def get_policy(
+        self, etag: str | None = None, *, wait_seconds: float = 0.0, head: Literal["newest", "best"] = "newest"
+    ) -> PolicyAnswer | None:
+        """The policy, or None while there is none newer than `etag` within `wait_seconds`."""
+        headers = {} if etag is None else {"If-None-Match": etag}
+        timeout = httpx.Timeout(self._arguments["timeout_seconds"] + wait_seconds, connect=self._timeout.connect)
+        query: dict[str, Any] = {"wait": wait_seconds, "head": head}
+        try:
+            answer = self._call("GET", f"{self._run}/policy", params=query, headers=headers, timeout=timeout)
+        except NotFoundError as error:
+            if error.problem.get("type") == POLICY_NOT_PUBLISHED:
+                return None
+            raise
+        if answer.status_code == 304:
+            return None
+        return PolicyAnswer(answer.content, answer.headers["ETag"], int(answer.headers["X-Policy-Version"]))
+
+    def acquire_lease(
+        self, holder: str, *, ttl_seconds: float, progress: wire.TrainerProgress | None = None
+    ) -> wire.Lease:
+        """Take the lease, or renew it.
+
+        Raises
+        ------
+        LeaseLostError
+            While another holder has it.
+        """
+        request = wire.LeaseRequest(holder=holder, ttl_seconds=ttl_seconds, progress=progress)
+        return self._json(wire.Lease, "POST", "/lease", content=request.model_dump_json())
+
+    def release_lease(self, epoch: int) -> None:
+        """Give the lease back.
+
+        Raises
+        ------
+        LeaseLostError
+            When it has gone to another already.
+        """
+        self._call("DELETE", f"{self._run}/lease", params={"epoch": epoch})
+
+    def publish_checkpoint(self, step: int, epoch: int, body: bytes) -> wire.CheckpointInfo:
+        """Publish a checkpoint body.
+
+        Raises
+        ------
+        LeaseLostError
+            When another trainer holds the run.
+        RejectedError
+            When the checkpoint is damaged or not finite.
+        """
+        path = f"/checkpoints/{step}?epoch={epoch}"
+        answer = self._bulk_call("PUT", path, body=body, headers=_SAFETENSORS)
+        return wire.CheckpointInfo.model_validate_json(bytes(answer.body))
+
+    def download_checkpoint(self, which: Which = "newest") -> bytes | None:
+        """A checkpoint body; None before the first."""
+        try:
+            return bytes(self._bulk_call("GET", f"/checkpoints/{which}", headers={}).body)
+        except NotFoundError as error:
+            if error.problem.get("type") == CHECKPOINT_NOT_PUBLISHED:
+                return None
+            raise
+
+    def checkpoints(self) -> wire.CheckpointList:
+        """Checkpoints that are kept, newest first."""
+        return self._json(wire.CheckpointList, "GET", "/checkpoints")
+
+    # --- workers ----------------------------------------------------------------------------------------------------
+
+    def report_worker(self, worker: str, report: wire.WorkerReport) -> None:
+        """Say how a rollout worker is."""
+        self._call("PUT", f"{self._run}/workers/{worker}", content=report.model_dump_json())
+
+    def leave(self, worker: str) -> None:
+        """Say that a rollout worker is gone."""
+        self._call("DELETE", f"{self._run}/workers/{worker}")
+
+    # --- plumbing ---------------------------------------------------------------------------------------------------
+
+    def _json(self, model: type[Model], method: str, path: str, **arguments: Any) -> Model:
+        if "content" in arguments:
+            arguments["headers"] = {"Content-Type": "application/json"}
+        return model.model_validate_json(self._call(method, self._run + path, **arguments).content)
+
+    def _call(self, method: str, path: str, **arguments: Any) -> httpx.Response:
+        def once() -> httpx.Response:
+            try:
+                answer = self._http.request(method, path, **arguments)
+            except httpx.HTTPError as error:
+                raise ApiUnavailableError(f"{method} {path}: {error!r}") from error
+            if answer.status_code >= 400:
+                raise error_of(answer.status_code, answer.content, answer.headers.get("Retry-After"))
+            return answer
+
+        return retried(once, attempts=self._attempts)
+
+    def _bulk_call(
+        self,
+        method: str,
+        path: str,
+        *,
+        headers: dict[str, str],
+        body: bytes | None = None,
+        buffer: bytearray | None = None,
+        attempts: int | None = None,
+    ) -> BulkAnswer:
+        def once() -> BulkAnswer:
+            answer = self._bulk.request(
+                method, self._run + path, body=body, headers=headers | self._authorization, buffer=buffer
+            )
+            if answer.status >= 400:
+                raise error_of(answer.status, bytes(answer.body), answer.retry_after)
+            return answer
+
+        return retried(once, attempts=attempts or self._attempts)
+
+
+def _given(query: dict[str, Any]) -> dict[str, str]:
+    return {name: str(value) for name, value in query.items() if value is not None}

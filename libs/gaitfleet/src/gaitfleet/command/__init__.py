@@ -1,0 +1,22 @@
+"""The `gaitfleet` command: run the whole system on one machine, and look at a running one."""
+
+from __future__ import annotations
+
+import typer
+
+from gaitfleet.command.inspection import episodes, events, status
+from gaitfleet.command.up import up
+
+app = typer.Typer(
+    name="gaitfleet",
+    help="Distributed reinforcement learning for OpenSim walkers.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.command()(up)
+app.command()(status)
+app.command()(episodes)
+app.command()(events)
+
+__all__ = ["app"]

@@ -1,0 +1,148 @@
+"""Which processes make up a gaitfleet on one machine, and how each is configured."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import sysconfig
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+
+from gaitfleet.command.processes import Child, ProcessFailedError, free_port, port_is_open, wait_until
+from gaitfleet.experiment import Experiment, ProstheticsTask
+
+API_START_SECONDS = 120.0
+"""Time for the API to start: it waits for the database and creates its indexes."""
+
+
+@dataclass(frozen=True)
+class FleetOptions:
+    """What `gaitfleet up` was asked for."""
+
+    run: str
+    data_dir: Path
+    port: int
+    workers: int
+    evaluators: int
+    mongodb_uri: str | None
+    checkpoint_store: str | None
+    s3_endpoint_url: str | None
+    device: str
+
+
+class Fleet:
+    """Database, replay API, trainer and rollouts as child processes.
+
+    Parameters
+    ----------
+    options
+        Where data goes and how many of each there are.
+    """
+
+    def __init__(self, options: FleetOptions) -> None:
+        self._options = options
+        self._logs = options.data_dir / "logs"
+        self._logs.mkdir(parents=True, exist_ok=True)
+        self.children: list[Child] = []
+        self.api_url = f"http://127.0.0.1:{options.port}"
+
+    def start_storage(self) -> None:
+        """Start the database, unless one was given, and the replay API; returns when both answer.
+
+        Raises
+        ------
+        ProcessFailedError
+            When one does not start, or the port is taken.
+        """
+        if port_is_open(self._options.port):
+            raise ProcessFailedError(f"port {self._options.port} is in use; choose another with --port")
+        uri = self._options.mongodb_uri or self._start_database()
+        store = self._options.checkpoint_store or f"directory:{(self._options.data_dir / 'checkpoints').resolve()}"
+        environment = {
+            "HOST": "127.0.0.1",
+            "PORT": str(self._options.port),
+            "MONGODB_URI": uri,
+            "CHECKPOINT_STORE": store,
+            "AUTHENTICATION": "none",  # bound to loopback; the API refuses it anywhere else
+        }
+        if self._options.s3_endpoint_url:
+            environment["S3_ENDPOINT_URL"] = self._options.s3_endpoint_url
+        api = self._start("replay-api", "replay_api", "GAITFLEET_REPLAY_API_", environment, stop_seconds=20.0)
+        wait_until(self._api_is_ready, api, seconds=API_START_SECONDS)
+
+    def start_workers(self, experiment: Experiment) -> None:
+        """Start the trainer and the rollouts of a run that exists."""
+        options = self._options
+        prosthetics = isinstance(experiment.task, ProstheticsTask)
+        trainer = {"DEVICE": options.device, "THREADS": "1" if prosthetics else "2"}
+        self._start("trainer", "trainer", "GAITFLEET_TRAINER_", self._for_run(trainer), stop_seconds=30.0)
+        for name, role, simulators in (
+            ("rollout", "train", options.workers),
+            ("evaluator", "evaluate", options.evaluators),
+        ):
+            if simulators:
+                rollout = {
+                    "ROLE": role,
+                    "WORKER": name,
+                    "SIMULATORS": str(simulators),
+                    "SPOOL_DIR": str((options.data_dir / "spool" / name).resolve()),
+                }
+                self._start(name, "rollout", "GAITFLEET_ROLLOUT_", self._for_run(rollout), stop_seconds=12.0)
+
+    def watch(self) -> list[str]:
+        """Restart what has died; returns messages for people.
+
+        Raises
+        ------
+        ProcessFailedError
+            When a service dies again and again.
+        """
+        return [message for child in self.children if (message := child.watch())]
+
+    def stop(self) -> None:
+        """Stop in reverse order of the data's way: rollouts, trainer, API, database."""
+        order = {"rollout": 0, "evaluator": 0, "trainer": 1, "replay-api": 2, "database": 3}
+        for child in sorted(self.children, key=lambda child: order[child.name]):
+            child.stop()
+        self.children.clear()
+
+    def _start_database(self) -> str:
+        port = free_port()
+        directory = self._options.data_dir / "mongodb"
+        directory.mkdir(parents=True, exist_ok=True)
+        program = shutil.which("secantusd-py", path=os.pathsep.join((sysconfig.get_path("scripts"), os.defpath)))
+        if program is None:
+            raise ProcessFailedError(
+                "no database: install the extra gaitfleet[database], or name a MongoDB with --mongodb-uri"
+            )
+        # The oplog keeps whole documents; nothing here reads it, so it is kept short to bound the disk.
+        flags = ["--cache-size", "256M", "--oplog-max-entries", "200", "--oplog-retention-seconds", "60"]
+        command = [program, "--host", "127.0.0.1", "--port", str(port), "--storage-path", str(directory), *flags]
+        child = Child(
+            "database", [*command, "--log-level", "WARNING"], {}, self._logs / "database.log", stop_seconds=20.0
+        )
+        self._add(child)
+        wait_until(lambda: port_is_open(port), child, seconds=60.0)
+        return f"mongodb://127.0.0.1:{port}/"
+
+    def _start(self, name: str, module: str, prefix: str, environment: dict[str, str], *, stop_seconds: float) -> Child:
+        variables = {prefix + key: value for key, value in environment.items()}
+        child = Child(name, [sys.executable, "-m", module], variables, self._logs / f"{name}.log", stop_seconds)
+        self._add(child)
+        return child
+
+    def _add(self, child: Child) -> None:
+        child.start()
+        self.children.append(child)
+
+    def _for_run(self, environment: dict[str, str]) -> dict[str, str]:
+        return {"REPLAY_API_URL": self.api_url, "RUN": self._options.run, **environment}
+
+    def _api_is_ready(self) -> bool:
+        try:
+            return httpx.get(f"{self.api_url}/health/ready", timeout=5.0).status_code == 200
+        except httpx.HTTPError:
+            return False

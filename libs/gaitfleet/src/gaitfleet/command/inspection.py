@@ -1,0 +1,111 @@
+"""`gaitfleet status`, `episodes`, `events`: look at a running API."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from gaitfleet.client import ReplayClient
+from gaitfleet.command.display import status_table
+from gaitfleet.errors import GaitfleetError
+from gaitfleet.wire import EpisodeSummary
+
+Url = Annotated[str, typer.Option(envvar="GAITFLEET_URL", help="Where the replay API is.")]
+Run = Annotated[str | None, typer.Option(envvar="GAITFLEET_RUN", help="Id of the run; unset: the newest.")]
+Json = Annotated[bool, typer.Option("--json", help="JSON instead of a table.")]
+
+DEFAULT_URL = "http://127.0.0.1:8080"
+
+
+def status(url: Url = DEFAULT_URL, run: Run = None, as_json: Json = False) -> None:
+    """How a run stands: episodes, returns, updates, samples per insert, checkpoint, workers, failures."""
+    with _client(url, run) as client:
+        answer = client.status()
+        if as_json:
+            typer.echo(json.dumps(answer.model_dump(mode="json"), indent=2))
+        else:
+            Console().print(status_table(answer))
+
+
+def episodes(
+    url: Url = DEFAULT_URL,
+    run: Run = None,
+    role: Annotated[str | None, typer.Option(help="Only train, random or evaluate.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="How many.")] = 20,
+    as_json: Json = False,
+) -> None:
+    """The newest episodes, one line each."""
+    with _client(url, run) as client:
+        page = client.episodes(limit=limit, role=role)
+        if as_json:
+            typer.echo(json.dumps(page.model_dump(mode="json"), indent=2))
+        else:
+            Console().print(_episode_table(page.episodes))
+
+
+def events(
+    url: Url = DEFAULT_URL,
+    run: Run = None,
+    kind: Annotated[str | None, typer.Option(help="Only events of this kind.")] = None,
+    after: Annotated[str | None, typer.Option(help="Only those after this sequence.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="How many.")] = 50,
+    as_json: Json = False,
+) -> None:
+    """The history of a run, oldest first."""
+    with _client(url, run) as client:
+        page = client.events(after=after, kind=kind, limit=limit)
+        if as_json:
+            typer.echo(json.dumps(page.model_dump(mode="json"), indent=2))
+            return
+        for event in page.events:
+            typer.echo(f"{event.at:%Y-%m-%d %H:%M:%S}  {event.kind:<24} {json.dumps(event.data)}")
+
+
+@contextmanager
+def _client(url: str, run: str | None) -> Iterator[ReplayClient]:
+    """A client of the run; what goes wrong with it ends the command with one line and status 1."""
+    token = os.environ.get("GAITFLEET_TOKEN")  # not an option: options can be read in the list of processes
+    try:
+        with ReplayClient(url, run=run or _newest_run(url, token), token=token, attempts=1) as client:
+            yield client
+    except GaitfleetError as error:
+        typer.echo(f"gaitfleet: {error}", err=True)
+        raise typer.Exit(1) from None
+
+
+def _newest_run(url: str, token: str | None) -> str:
+    with ReplayClient(url, run="any", token=token, attempts=1) as client:
+        runs = client.runs()
+    if not runs:
+        typer.echo(f"gaitfleet: the replay API at {url} has no run yet", err=True)
+        raise typer.Exit(1)
+    return runs[0].run
+
+
+def _episode_table(rows: list[EpisodeSummary]) -> Table:
+    table = Table(box=None, pad_edge=False)
+    for name in ("stored", "role", "worker", "policy", "ending", "steps", "score", "learned", "distance", "contacts"):
+        table.add_column(
+            name, justify="left" if name in ("stored", "role", "worker", "ending") else "right", no_wrap=True
+        )
+    for row in rows:
+        table.add_row(
+            f"{row.stored_at:%m-%d %H:%M:%S}",
+            row.role,
+            row.worker,
+            str(row.policy_version),
+            row.ending_reason,
+            str(row.steps),
+            f"{row.simulator_return:.1f}",
+            f"{row.learned_return:.1f}",
+            "" if row.distance_m is None else f"{row.distance_m:.2f} m",
+            "" if row.foot_contacts is None else str(row.foot_contacts),
+        )
+    return table

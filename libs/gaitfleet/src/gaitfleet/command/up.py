@@ -1,0 +1,218 @@
+"""`gaitfleet up`: the whole system on one machine."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.resources import as_file, files
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.live import Live
+
+from gaitfleet.client import ReplayClient
+from gaitfleet.command.display import status_table
+from gaitfleet.command.fleet import Fleet, FleetOptions
+from gaitfleet.errors import ApiError, ConflictError, ExperimentError, GaitfleetError, NotFoundError
+from gaitfleet.experiment import Experiment, load_experiment
+from gaitfleet.task import make_task
+from gaitfleet.wire import RunStatus
+
+DEFAULT_EXPERIMENT = "prosthetics"
+TABLE_SECONDS = 1.0
+LINE_SECONDS = 5.0
+
+
+def up(
+    run: Annotated[str, typer.Option(help="Id of the run; the same id continues it.")] = "walker",
+    experiment: Annotated[
+        str | None,
+        typer.Option(help="Experiment file, or the name of a shipped one: prosthetics, prosthetics-2d, pendulum."),
+    ] = None,
+    workers: Annotated[int, typer.Option(min=0, help="Simulator processes that collect experience.")] = max(
+        1, (os.cpu_count() or 2) - 1
+    ),
+    evaluators: Annotated[int, typer.Option(min=0, help="Simulator processes that judge published policies.")] = 1,
+    data_dir: Annotated[Path, typer.Option(help="Where database, checkpoints, spool and logs go.")] = Path("data"),
+    stop_after_episodes: Annotated[
+        int | None, typer.Option(min=1, help="Stop when the run holds this many training episodes.")
+    ] = None,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Loopback port of the replay API.")] = 8080,
+    mongodb_uri: Annotated[
+        str | None,
+        typer.Option(envvar="MONGODB_URI", help="A MongoDB replica set to use instead of the embedded server."),
+    ] = None,
+    checkpoint_store: Annotated[
+        str | None, typer.Option(help="`s3://bucket/prefix` or `directory:PATH` instead of the data directory.")
+    ] = None,
+    s3_endpoint_url: Annotated[str | None, typer.Option(help="Endpoint of an S3 that is not Amazon's.")] = None,
+    device: Annotated[str, typer.Option(help="What the trainer computes on: auto, cpu or cuda.")] = "auto",
+) -> None:
+    """Run database, replay API, trainer and rollouts on this machine, and show how they fare.
+
+    Ctrl-C, or the stop condition, ends it cleanly; the same command continues the run.
+    """
+    options = FleetOptions(
+        run, data_dir, port, workers, evaluators, mongodb_uri, checkpoint_store, s3_endpoint_url, device
+    )
+    console = Console(stderr=True)
+    try:
+        chosen = None if experiment is None else read_experiment(experiment)
+        with _only_one(data_dir), _stop_signals() as stopping:
+            _run_fleet(options, chosen, stop_after_episodes, stopping, console)
+    except GaitfleetError as error:
+        console.print(f"gaitfleet up: {error}", style="red", highlight=False, soft_wrap=True)
+        raise typer.Exit(1) from None
+
+
+def read_experiment(name: str) -> Experiment:
+    """An experiment file, or a shipped one by name, checked against its task.
+
+    Raises
+    ------
+    ExperimentError
+        When there is no such file, or it is wrong.
+    """
+    shipped = files("gaitfleet") / "experiments" / f"{name}.yaml"
+    if shipped.is_file():
+        with as_file(shipped) as path:
+            experiment = load_experiment(path)
+    else:
+        experiment = load_experiment(Path(name))
+    make_task(experiment.task)
+    return experiment
+
+
+class _Stop:
+    """Set by SIGINT and SIGTERM."""
+
+    requested = False
+
+
+@contextmanager
+def _stop_signals() -> Iterator[_Stop]:
+    stop = _Stop()
+
+    def request(_signal: int, _frame: object) -> None:
+        stop.requested = True
+
+    previous = {number: signal.signal(number, request) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _only_one(data_dir: Path) -> Iterator[None]:
+    data_dir.mkdir(parents=True, exist_ok=True)
+    with (data_dir / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ExperimentError(f"another gaitfleet is using {data_dir}; choose another with --data-dir") from None
+        yield
+
+
+def _run_fleet(
+    options: FleetOptions, experiment: Experiment | None, stop_after: int | None, stopping: _Stop, console: Console
+) -> None:
+    fleet = Fleet(options)
+    try:
+        console.print(f"starting; data and logs in {options.data_dir.resolve()}", highlight=False)
+        fleet.start_storage()
+        with ReplayClient(fleet.api_url, run=options.run, timeout_seconds=10.0, attempts=1) as client:
+            used = _open_run(client, options.run, experiment)
+            _say_where_it_stands(client.status(), console)
+            if not stopping.requested:
+                fleet.start_workers(used)
+                _watch(fleet, client, stop_after, stopping, console)
+            console.print("stopping: rollouts, trainer, replay API, database", highlight=False)
+    finally:
+        fleet.stop()
+    console.print("stopped; the same command continues the run", highlight=False)
+
+
+def _open_run(client: ReplayClient, run: str, experiment: Experiment | None) -> Experiment:
+    """Create the run or find it; without an experiment an existing run keeps its own."""
+    if experiment is None:
+        try:
+            return client.run().experiment
+        except NotFoundError:
+            experiment = read_experiment(DEFAULT_EXPERIMENT)
+    try:
+        return client.create_run(experiment).experiment
+    except ConflictError as error:
+        raise ExperimentError(
+            f"{error}; continue it without --experiment, or choose another --run than {run!r}"
+        ) from None
+
+
+def _say_where_it_stands(status: RunStatus, console: Console) -> None:
+    stored = sum(status.episodes.values())
+    if not stored and status.checkpoint is None:
+        console.print(f"run {status.run}: new", highlight=False)
+        return
+    step = "no checkpoint yet" if status.checkpoint is None else f"checkpoint at update {status.checkpoint.step:,}"
+    steps = f"{status.environment_steps:,} environment steps"
+    console.print(f"run {status.run}: continuing from {stored:,} episodes, {steps}, {step}", highlight=False)
+
+
+def _watch(fleet: Fleet, client: ReplayClient, stop_after: int | None, stopping: _Stop, console: Console) -> None:
+    """Show the status until the stop condition holds or a signal asks to stop."""
+    terminal = Console()
+    with Live(console=terminal, auto_refresh=False) if terminal.is_terminal else _no_live() as live:
+        shown_at = -LINE_SECONDS
+        while not stopping.requested:
+            for message in fleet.watch():
+                console.print(message, highlight=False)
+            status = _status(client)
+            if status is not None:
+                if live is not None:
+                    live.update(status_table(status), refresh=True)
+                elif time.monotonic() - shown_at >= LINE_SECONDS:
+                    shown_at = time.monotonic()
+                    print_line(status)
+                if stop_after is not None and training_episodes(status) >= stop_after:
+                    break
+            _sleep(TABLE_SECONDS, stopping)
+        if live is None and (status := _status(client)) is not None:
+            print_line(status)
+
+
+def training_episodes(status: RunStatus) -> int:
+    """Episodes of the run that can be learned from."""
+    return sum(count for role, count in status.episodes.items() if role != "evaluate")
+
+
+def print_line(status: RunStatus) -> None:
+    """The status as one JSON line on standard output."""
+    sys.stdout.write(json.dumps(status.model_dump(mode="json")) + "\n")
+    sys.stdout.flush()
+
+
+@contextmanager
+def _no_live() -> Iterator[None]:
+    yield None
+
+
+def _status(client: ReplayClient) -> RunStatus | None:
+    try:
+        return client.status()
+    except ApiError:
+        return None  # it is being started again; its log says why
+
+
+def _sleep(seconds: float, stopping: _Stop) -> None:
+    deadline = time.monotonic() + seconds
+    while not stopping.requested and time.monotonic() < deadline:
+        time.sleep(0.05)

@@ -1,0 +1,196 @@
+"""One episode as bytes, and the rules it must keep.
+
+An episode is one safetensors body: the arrays of its `Trajectory` and, under the metadata key ``gaitfleet.episode``,
+one JSON object (`EpisodeMetadata`). `decode_episode` checks the form; `check_episode` holds it against the task of
+its run. Both name the field and the value: the 2018 system was ruined by -1 excitations and negative heights that
+nobody looked at.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Literal
+from uuid import UUID
+
+import numpy as np
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
+
+from gaitfleet import codec
+from gaitfleet.errors import EpisodeError
+from gaitfleet.identity import RUN_PATTERN
+from gaitfleet.task.interface import TaskDescription
+from gaitfleet.trajectory import Float32, Trajectory
+
+METADATA_KEY = "gaitfleet.episode"
+
+Role = Literal["train", "random", "evaluate"]
+Ending = Literal["terminated", "truncated", "aborted"]
+EndingReason = Literal["fall", "environment", "time_limit", "preempted", "simulator_failure", "rule"]
+
+_DTYPES = {
+    "state": np.dtype("<f4"),
+    "action": np.dtype("<f4"),
+    "reward": np.dtype("<f4"),
+    "decision": np.dtype("u1"),
+    "target_velocity": np.dtype("<f4"),
+}
+_REQUIRED = frozenset({"state", "action", "reward", "decision"})
+
+
+class EpisodeMetadata(BaseModel):
+    """What is known of an episode besides its arrays."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    format: Literal[1] = Field(default=1, description="Version of this format.")
+    episode_id: UUID = Field(description="UUIDv7, made by the worker; posting is idempotent by it.")
+    run: str = Field(pattern=RUN_PATTERN, description="The run it belongs to.")
+    worker: Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9._-]+$")] = Field(
+        description="Who played it: host and simulator slot."
+    )
+    role: Role = Field(description="`train`; `random`: without a policy; `evaluate`: without noise, official rules.")
+    policy_version: int = Field(ge=0, lt=1 << 53, description="Step of the checkpoint that acted; 0 for none.")
+    seed: int = Field(ge=0, lt=1 << 31, description="Seed of the episode; plays it again.")
+    layout_hash: str = Field(pattern=r"^[0-9a-f]{16}$", description="Hash of the state layout of its rows.")
+    ending: Ending = Field(
+        description="`terminated`: a fall, no future reward. `truncated`: cut off, the future would have gone on. "
+        "`aborted`: stopped by a rule."
+    )
+    ending_reason: EndingReason = Field(description="Why it ended.")
+    exploration: Literal["none", "sampled", "gaussian", "correlated", "uniform"] = Field(description="Noise used.")
+    integrator: str = Field(default="", max_length=50, description="OpenSim's integration method; empty elsewhere.")
+    accuracy: float = Field(default=0.0, ge=0, lt=1, description="Integrator accuracy; 0 where there is none.")
+    started_at: AwareDatetime = Field(description="When it began, with time zone.")
+    wall_seconds: float = Field(ge=0, le=1e7, description="Wall-clock time it took.")
+
+
+@dataclass(frozen=True)
+class Episode:
+    """An episode: its metadata and its arrays."""
+
+    metadata: EpisodeMetadata
+    trajectory: Trajectory
+
+
+def encode_episode(episode: Episode) -> bytes:
+    """An episode as a safetensors body."""
+    trajectory = episode.trajectory
+    tensors: dict[str, codec.Array] = {
+        "state": trajectory.state,
+        "action": trajectory.action,
+        "reward": trajectory.reward,
+        "decision": trajectory.decision,
+    }
+    if trajectory.target_velocity is not None:
+        tensors["target_velocity"] = trajectory.target_velocity
+    return codec.write(tensors, {METADATA_KEY: episode.metadata.model_dump_json()})
+
+
+def decode_episode(body: bytes) -> Episode:
+    """Read an episode and check its form: names, dtypes, shapes, metadata.
+
+    Raises
+    ------
+    CodecError
+        When the body is not a safetensors container.
+    EpisodeError
+        When it is one, but not an episode.
+    """
+    decoded = codec.read(body)
+    if METADATA_KEY not in decoded.metadata:
+        raise EpisodeError(f"metadata has no {METADATA_KEY!r}", field="__metadata__", reason="metadata")
+    try:
+        metadata = EpisodeMetadata.model_validate_json(decoded.metadata[METADATA_KEY])
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"]) or METADATA_KEY
+        value = first["input"] if first["type"] != "missing" else "nothing"
+        raise EpisodeError(
+            f"metadata {field}: {first['msg']} (got {value!r:.100})", field=field, reason="metadata"
+        ) from None
+    tensors = decoded.tensors
+    for name in sorted(_REQUIRED - tensors.keys()):
+        raise EpisodeError(f"tensor {name!r} is missing", field=name, reason="names")
+    for name in sorted(tensors.keys() - _DTYPES.keys()):
+        raise EpisodeError(f"tensor {name!r:.100} is not part of an episode", field=name[:100], reason="names")
+    for name, tensor in tensors.items():
+        if tensor.dtype != _DTYPES[name]:
+            message = f"{name} has dtype {tensor.dtype}, must be {_DTYPES[name]}"
+            raise EpisodeError(message, field=name, reason="dtype")
+    return Episode(metadata, Trajectory(**tensors))
+
+
+def check_episode(episode: Episode, run: str, task: TaskDescription) -> None:
+    """Hold an episode against the task of its run: layout, shapes, finiteness, bounds, decisions, length.
+
+    Raises
+    ------
+    EpisodeError
+        Naming the first field that is wrong, and its value.
+    """
+    metadata, trajectory = episode.metadata, episode.trajectory
+    if metadata.run != run:
+        raise EpisodeError(f"run is {metadata.run!r}, posted to {run!r}", field="run", reason="metadata")
+    layout = task.state_layout
+    if metadata.layout_hash != layout.hash:
+        message = f"layout_hash is {metadata.layout_hash}, this run's layout is {layout.hash}"
+        raise EpisodeError(message, field="layout_hash", reason="layout")
+    _check_shapes(trajectory, task)
+    _check_finite("state", trajectory.state, lambda column: layout.columns[column].name)
+    _check_finite("action", trajectory.action, lambda column: task.action_names[column])
+    _check_finite("reward", trajectory.reward[:, None], lambda _: "reward")
+    if trajectory.target_velocity is not None:
+        _check_finite("target_velocity", trajectory.target_velocity, lambda column: "xyz"[column])
+    outside = (trajectory.action < task.action_low) | (trajectory.action > task.action_high)
+    if outside.any():
+        step, column = np.argwhere(outside)[0]
+        low, high = task.action_low[column], task.action_high[column]
+        value = trajectory.action[step, column]
+        message = (
+            f"action[{step},{column}] ({task.action_names[column]}) is {value}, must be within [{low:g}, {high:g}]"
+        )
+        raise EpisodeError(message, field=f"action[{step},{column}]", reason="bounds")
+    if trajectory.decision[0] != 1 or (trajectory.decision > 1).any():
+        step = 0 if trajectory.decision[0] != 1 else int(np.argmax(trajectory.decision > 1))
+        message = f"decision[{step}] is {trajectory.decision[step]}; step 0 must be 1, every other 0 or 1"
+        raise EpisodeError(message, field=f"decision[{step}]", reason="bounds")
+    held = (trajectory.action[1:] != trajectory.action[:-1]).any(axis=1) & (trajectory.decision[1:] == 0)
+    if held.any():
+        step = int(np.argmax(held)) + 1
+        message = f"action[{step}] differs from action[{step - 1}] although decision[{step}] is 0"
+        raise EpisodeError(message, field=f"decision[{step}]", reason="bounds")
+
+
+def _check_shapes(trajectory: Trajectory, task: TaskDescription) -> None:
+    steps = trajectory.action.shape[0] if trajectory.action.ndim else 0
+    if not 1 <= steps <= task.time_limit_steps:
+        message = f"action has {steps} steps, must have 1 to {task.time_limit_steps}"
+        raise EpisodeError(message, field="action", reason="shape")
+    expected = {
+        "state": (steps + 1, len(task.state_layout)),
+        "action": (steps, task.action_size),
+        "reward": (steps,),
+        "decision": (steps,),
+    }
+    if trajectory.target_velocity is not None:
+        expected["target_velocity"] = (steps + 1, 3)
+    for name, shape in expected.items():
+        actual = getattr(trajectory, name).shape
+        if actual != shape:
+            message = f"{name} has shape {list(actual)}, must be {list(shape)} for {steps} steps"
+            raise EpisodeError(message, field=name, reason="shape")
+
+
+def _check_finite(name: str, array: Float32, column_name: Callable[[int], str]) -> None:
+    finite = np.isfinite(array)
+    if not finite.all():
+        step, column = np.argwhere(~finite)[0]
+        message = f"{name}[{step},{column}] ({column_name(column)}) is {array[step, column]}, must be finite"
+        raise EpisodeError(message, field=f"{name}[{step},{column}]", reason="not_finite")
+
+
+def content_digest(body: bytes) -> str:
+    """SHA-256 of an uncompressed body, in hexadecimal: equal bytes, equal digest, however they were compressed."""
+    return hashlib.sha256(body).hexdigest()

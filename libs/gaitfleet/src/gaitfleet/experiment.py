@@ -1,0 +1,385 @@
+"""The experiment file: one YAML text that says what is simulated, what is learned and how.
+
+The file is read by `gaitfleet up`, by the chart and by nothing else: the services receive the parsed experiment from
+the replay API, so that they cannot disagree. Unknown keys are refused with the nearest valid name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
+
+from gaitfleet.errors import ExperimentError
+
+INTEGRATORS = (
+    "RungeKuttaMerson",
+    "RungeKutta3",
+    "RungeKutta2",
+    "RungeKuttaFeldberg",
+    "SemiExplicitEuler2",
+    "ExplicitEuler",
+    "CPodes",
+    "Verlet",
+)
+"""Integration methods of OpenSim's Manager."""
+
+
+class Settings(BaseModel):
+    """Base of every block of the file: frozen, and strict about names."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_the_nearest_key(cls, data: Any) -> Any:
+        if isinstance(data, dict):
+            valid = [field.alias or name for name, field in cls.model_fields.items()]
+            for key in data:
+                if key not in valid and key not in cls.model_fields:
+                    near = get_close_matches(str(key), valid, n=1)
+                    hint = f"did you mean {near[0]!r}?" if near else f"valid keys are {', '.join(valid)}"
+                    raise ValueError(f"unknown key {key!r}; {hint}")
+        return data
+
+
+class ActionSettings(Settings):
+    """How a policy's output becomes what the simulator receives."""
+
+    repeat: int = Field(default=4, ge=1, le=100, description="Simulator steps for which one decision is held.")
+
+
+class ProstheticsObservationSettings(Settings):
+    """What the policy sees of the model."""
+
+    preset: Literal["compact"] = Field(
+        default="compact",
+        description="`compact`: pose, velocities, muscles and contacts in the frame of the pelvis' heading, "
+        "no history.",
+    )
+
+
+class ProstheticsRewardSettings(Settings):
+    """What is learned. The simulator's own reward is recorded beside it, whatever is chosen here."""
+
+    preset: Literal["round1", "round2", "walk"] = Field(
+        default="round1",
+        description="`round1`, `round2`: the official rewards of the 2018 challenge. `walk`: a shaping that finds a "
+        "gait from scratch (see the docstring of gaitfleet.task.prosthetics_reward).",
+    )
+    weights: dict[str, float] = Field(default_factory=dict, description="Other weights for named terms of the preset.")
+    target_speed: float = Field(
+        default=1.25, gt=0, le=5, description="Forward speed in m/s at which the `walk` shaping saturates."
+    )
+    scale: float = Field(default=0.1, gt=0, description="Factor on the sum of the terms of every simulator step.")
+
+
+class ProstheticsEndingSettings(Settings):
+    """When an episode ends before its time limit. Evaluation episodes always use the official rule."""
+
+    fall_height: float = Field(
+        default=0.6, ge=0, le=0.9, description="Pelvis height in m below which the model has fallen. Official: 0.6."
+    )
+
+
+class SimulatorSettings(Settings):
+    """How OpenSim integrates. Evaluation episodes always use osim-rl's own RungeKuttaMerson at 5e-5."""
+
+    integrator: Literal[INTEGRATORS] = Field(  # type: ignore[valid-type]
+        default="RungeKuttaMerson", description="Method of OpenSim's Manager."
+    )
+    accuracy: float = Field(default=1e-3, gt=0, lt=0.01, description="Integrator accuracy; 0.01 and above is unstable.")
+
+
+OFFICIAL_SIMULATOR = SimulatorSettings(integrator="RungeKuttaMerson", accuracy=5e-5)
+"""osim-rl's own settings, at which official scores are taken."""
+
+
+class ProstheticsTask(Settings):
+    """The walker of the 2018 "AI for Prosthetics" challenge, in OpenSim."""
+
+    environment: Literal["prosthetics"] = Field(default="prosthetics", description="`prosthetics`.")
+    model: Literal["2D", "3D"] = Field(
+        default="3D", description="`2D` is the planar model: the same muscles, nothing moves sideways."
+    )
+    prosthetic: bool = Field(default=True, description="Right leg amputated below the knee; false: the intact model.")
+    round: Literal[1, 2] = Field(
+        default=1, description="1: run at 3 m/s for 300 steps. 2: follow a changing target velocity for 1000 steps."
+    )
+    time_limit_steps: int | None = Field(
+        default=None, ge=1, le=10_000, description="Simulator steps of 10 ms; unset: the round's own 300 or 1000."
+    )
+    observation: ProstheticsObservationSettings = Field(
+        default_factory=ProstheticsObservationSettings, description="What the policy sees."
+    )
+    action: ActionSettings = Field(default_factory=ActionSettings, description="How it acts.")
+    reward: ProstheticsRewardSettings = Field(
+        default_factory=ProstheticsRewardSettings, description="What it is rewarded for."
+    )
+    ending: ProstheticsEndingSettings = Field(
+        default_factory=ProstheticsEndingSettings, description="When an episode ends early."
+    )
+    simulator: SimulatorSettings = Field(default_factory=SimulatorSettings, description="How the model is integrated.")
+
+
+class SpacesSettings(Settings):
+    """Sizes and bounds of a Gymnasium environment that gaitfleet does not know by name."""
+
+    observation_size: int = Field(ge=1, le=100_000, description="Length of the flattened Box observation.")
+    action_low: tuple[float, ...] = Field(min_length=1, description="Lower bound of every action value.")
+    action_high: tuple[float, ...] = Field(min_length=1, description="Upper bound of every action value.")
+    time_limit_steps: int = Field(ge=1, le=1_000_000, description="Steps after which an episode is truncated.")
+
+    @model_validator(mode="after")
+    def _bounds_match(self) -> Self:
+        if len(self.action_low) != len(self.action_high):
+            raise ValueError(f"action_low has {len(self.action_low)} values, action_high {len(self.action_high)}")
+        return self
+
+
+class GymnasiumTask(Settings):
+    """Any Gymnasium environment with Box observations and Box actions; its observation is the state."""
+
+    environment: str = Field(
+        pattern=r"^gymnasium:[A-Za-z0-9_./:-]{1,100}$",
+        description="`gymnasium:` and the id, as `gymnasium:Pendulum-v1`.",
+    )
+    spaces: SpacesSettings | None = Field(
+        default=None, description="Sizes and bounds; only for ids that gaitfleet does not know by name."
+    )
+    time_limit_steps: int | None = Field(
+        default=None,
+        ge=1,
+        le=1_000_000,
+        description="Steps after which an episode is truncated; unset: the registered one.",
+    )
+    action: ActionSettings = Field(default_factory=lambda: ActionSettings(repeat=1), description="How it acts.")
+    reward_scale: float = Field(default=1.0, gt=0, description="Factor on the environment's own reward.")
+
+
+def _task_tag(value: Any) -> str:
+    environment = value.get("environment", "") if isinstance(value, dict) else getattr(value, "environment", "")
+    return "gymnasium" if str(environment).startswith("gymnasium:") else "prosthetics"
+
+
+TaskSettings = Annotated[
+    Annotated[ProstheticsTask, Tag("prosthetics")] | Annotated[GymnasiumTask, Tag("gymnasium")],
+    Discriminator(_task_tag),
+]
+
+
+class NetworkSettings(Settings):
+    """Shape of one network."""
+
+    kind: Literal["mlp", "simba"] = Field(
+        default="simba",
+        description="`mlp`: `blocks` linear layers with ReLU. `simba`: residual LayerNorm blocks (Lee et al. 2025).",
+    )
+    hidden_size: int = Field(default=256, ge=1, le=8192, description="Width of the layers.")
+    blocks: int = Field(default=1, ge=1, le=16, description="Residual blocks, or linear layers of an `mlp`.")
+
+
+class AlgorithmSettings(Settings):
+    """What every algorithm needs."""
+
+    batch_size: int = Field(default=256, ge=1, le=65_536, description="Transitions in one update.")
+    discount: float = Field(default=0.97, ge=0, lt=1, description="Discount of one decision, gamma.")
+    n_step: int = Field(default=1, ge=1, le=32, description="Decisions summed before the bootstrap.")
+    target_update_rate: float = Field(default=0.005, gt=0, le=1, description="Polyak rate of the target networks, tau.")
+    actor_learning_rate: float = Field(default=3e-4, gt=0, description="Adam's step size for the actor.")
+    critic_learning_rate: float = Field(default=3e-4, gt=0, description="Adam's step size for both critics.")
+    actor: NetworkSettings = Field(default=NetworkSettings(hidden_size=128), description="The actor's network.")
+    critic: NetworkSettings = Field(default=NetworkSettings(hidden_size=256), description="The critics' networks.")
+    observation_clip: float = Field(default=5.0, gt=0, description="Normalised observations are clipped to +- this.")
+
+
+class SacSettings(AlgorithmSettings):
+    """Soft actor-critic (Haarnoja et al. 2018) with learned temperature."""
+
+    name: Literal["sac"] = Field(default="sac", description="`sac`.")
+    initial_temperature: float = Field(default=0.01, gt=0, description="Entropy temperature at the start, alpha.")
+    temperature_learning_rate: float = Field(default=3e-4, gt=0, description="Adam's step size for log alpha.")
+    target_entropy_per_action: float = Field(
+        default=-0.5, description="Target entropy is this times the number of action values."
+    )
+
+
+class Td3Settings(AlgorithmSettings):
+    """Twin delayed deep deterministic policy gradient (Fujimoto et al. 2018)."""
+
+    name: Literal["td3"] = Field(default="td3", description="`td3`.")
+    policy_delay: int = Field(default=2, ge=1, description="Critic updates for one actor update.")
+    target_noise: float = Field(default=0.2, ge=0, description="Deviation of the target policy's smoothing noise.")
+    target_noise_clip: float = Field(default=0.5, ge=0, description="That noise is clipped to +- this.")
+
+
+class ReplaySettings(Settings):
+    """What is kept for learning, and how fast it may be used."""
+
+    capacity: int = Field(default=1_000_000, ge=100, description="Transitions (decisions) held for sampling.")
+    min_size: int = Field(default=2_000, ge=1, description="Transitions that must be there before the first sample.")
+    samples_per_insert: float = Field(
+        default=256.0,
+        gt=0,
+        description="Transitions sampled for every transition collected, held by the replay API. Divided by the batch "
+        "size it is the update-to-data ratio: 256 with a batch size of 256 is one update for every decision.",
+    )
+    error_buffer: float | None = Field(
+        default=None,
+        gt=0,
+        description="Samples by which the trainer may be ahead of (or, where inserts are limited, behind) that ratio. "
+        "Unset: a tenth of `min_size` times the ratio, and at least sixteen batches.",
+    )
+    limit_inserts: bool = Field(default=False, description="Also slow the rollouts when the trainer is behind.")
+    sampling: Literal["uniform", "prioritized"] = Field(
+        default="uniform",
+        description="`prioritized`: proportional to the temporal-difference error (Schaul et al. 2016).",
+    )
+    priority_exponent: float = Field(default=0.6, ge=0, le=1, description="alpha of Schaul et al.; 0 is uniform.")
+    importance_exponent: float = Field(default=0.4, ge=0, le=1, description="beta of Schaul et al.; 1 corrects fully.")
+
+
+class ExplorationChoice(Settings):
+    """One kind of exploration and how often an episode uses it."""
+
+    kind: Literal["none", "sampled", "gaussian", "correlated"] = Field(
+        description="`none`; `sampled`: the policy's own distribution; `gaussian`: independent noise; `correlated`: an "
+        "Ornstein-Uhlenbeck process with a time constant of 5 decisions."
+    )
+    weight: float = Field(default=1.0, gt=0, description="Relative share of the episodes.")
+    deviation: float = Field(default=0.1, ge=0, le=2, description="Standard deviation of added noise (policy units).")
+
+
+class ExplorationSettings(Settings):
+    """Noise of training episodes; drawn anew for every episode."""
+
+    mix: tuple[ExplorationChoice, ...] | None = Field(
+        default=None,
+        min_length=1,
+        description="Unset: `sampled` for algorithms with a stochastic policy, else `gaussian` with deviation 0.1.",
+    )
+
+
+class EvaluationSettings(Settings):
+    """How published policies are judged."""
+
+    episodes: int = Field(default=5, ge=1, le=1000, description="Episodes per evaluated checkpoint, without noise.")
+
+
+class CheckpointSettings(Settings):
+    """When checkpoints are published and which are kept."""
+
+    every_updates: int = Field(default=1000, ge=1, description="Updates between two publications.")
+    every_seconds: float = Field(default=60.0, gt=0, description="Publish at the latest after this many seconds.")
+    keep_last: int = Field(default=5, ge=1, description="Newest checkpoints that are always kept.")
+    keep_every_steps: int = Field(
+        default=50_000, ge=1, description="Of the older ones, the first in every so many updates is kept."
+    )
+
+
+class RetentionSettings(Settings):
+    """What the database keeps. Evaluation episodes are always kept."""
+
+    max_transitions: int | None = Field(
+        default=None, ge=1_000, description="Oldest training episodes beyond this are deleted; unset: keep all."
+    )
+
+
+class Experiment(Settings):
+    """One experiment: the whole file."""
+
+    task: TaskSettings = Field(default_factory=ProstheticsTask, description="What is simulated.")
+    algorithm: Annotated[SacSettings | Td3Settings, Field(discriminator="name")] = Field(
+        default_factory=SacSettings, description="What learns."
+    )
+    replay: ReplaySettings = Field(default_factory=ReplaySettings, description="What is sampled, and how fast.")
+    exploration: ExplorationSettings = Field(default_factory=ExplorationSettings, description="Noise of the rollouts.")
+    evaluation: EvaluationSettings = Field(default_factory=EvaluationSettings, description="How policies are judged.")
+    checkpoints: CheckpointSettings = Field(default_factory=CheckpointSettings, description="When they are published.")
+    retention: RetentionSettings = Field(default_factory=RetentionSettings, description="What the database keeps.")
+    seed: int = Field(default=0, ge=0, lt=1 << 31, description="Root of every random stream of the run.")
+
+    @property
+    def error_buffer(self) -> float:
+        """Samples by which either side may be ahead (Reverb's `error_buffer`)."""
+        if self.replay.error_buffer is not None:
+            return self.replay.error_buffer
+        return max(0.1 * self.replay.min_size * self.replay.samples_per_insert, 16.0 * self.algorithm.batch_size)
+
+    @property
+    def exploration_mix(self) -> tuple[ExplorationChoice, ...]:
+        """The mix asked for, or the algorithm's own."""
+        if self.exploration.mix is not None:
+            return self.exploration.mix
+        if isinstance(self.algorithm, SacSettings):
+            return (ExplorationChoice(kind="sampled"),)
+        return (ExplorationChoice(kind="gaussian", deviation=0.1),)
+
+    @model_validator(mode="after")
+    def _the_limiter_can_move(self) -> Self:
+        needed = max(float(self.algorithm.batch_size), self.replay.samples_per_insert)
+        if self.error_buffer < needed:
+            raise ValueError(
+                f"replay.error_buffer is {self.error_buffer:g}; below {needed:g} (one batch, and the samples owed for "
+                "one transition) the limiter could block both sides for ever"
+            )
+        if self.replay.min_size > self.replay.capacity:
+            raise ValueError(f"replay.min_size {self.replay.min_size} is above replay.capacity {self.replay.capacity}")
+        return self
+
+    @property
+    def hash(self) -> str:
+        """First 16 hexadecimal digits of the SHA-256 over the canonical JSON of the experiment."""
+        return settings_hash(self)
+
+
+def settings_hash(settings: Settings) -> str:
+    """First 16 hexadecimal digits of the SHA-256 over the canonical JSON of a block of settings."""
+    text = json.dumps(settings.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def parse_experiment(data: Any) -> Experiment:
+    """Check an experiment that was already read from YAML or JSON.
+
+    Raises
+    ------
+    ExperimentError
+        Naming every field that is wrong, with the value received.
+    """
+    try:
+        return Experiment.model_validate(data)
+    except ValidationError as error:
+        lines = []
+        for item in error.errors():
+            field = (
+                ".".join(str(part) for part in item["loc"] if part not in ("prosthetics", "gymnasium")) or "experiment"
+            )
+            value = "" if isinstance(item["input"], dict) else f" (got {item['input']!r:.100})"
+            lines.append(f"{field}: {item['msg'].removeprefix('Value error, ')}{value}")
+        raise ExperimentError("\n".join(lines)) from None
+
+
+def load_experiment(path: Path) -> Experiment:
+    """Read an experiment file.
+
+    Raises
+    ------
+    ExperimentError
+        When the file is missing, is not YAML, or is not an experiment.
+    """
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ExperimentError(f"{path}: {error}") from None
+    except yaml.YAMLError as error:
+        raise ExperimentError(f"{path} is not YAML: {error}") from None
+    try:
+        return parse_experiment({} if data is None else data)
+    except ExperimentError as error:
+        raise ExperimentError(f"{path}:\n{error}") from None

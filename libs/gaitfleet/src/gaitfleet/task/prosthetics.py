@@ -1,0 +1,94 @@
+"""The walker of the 2018 "AI for Prosthetics" challenge as a task."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from gaitfleet.experiment import ProstheticsEndingSettings, ProstheticsTask
+from gaitfleet.task.interface import Task, TaskDescription
+from gaitfleet.task.prosthetics_layout import action_names, prosthetics_layout
+from gaitfleet.task.prosthetics_measures import GaitMeasures
+from gaitfleet.task.prosthetics_observation import CompactObservation
+from gaitfleet.task.prosthetics_reward import RewardFunction
+from gaitfleet.trajectory import Float32, Float64, Trajectory
+
+ROUND_STEPS = {1: 300, 2: 1000}
+"""Time limits of the two rounds of the challenge, in simulator steps of 10 ms."""
+
+ROUND1_VELOCITY = (3.0, 0.0, 0.0)
+"""Target velocity of round 1 in m/s: forward, up, right."""
+
+
+class ProstheticsTaskFunctions(Task):
+    """`Task` over rows of `gaitfleet.task.prosthetics_layout`.
+
+    Raises
+    ------
+    ExperimentError
+        When the settings weigh a reward term that the preset does not have.
+    """
+
+    def __init__(self, settings: ProstheticsTask) -> None:
+        layout = prosthetics_layout(settings.model, settings.prosthetic)
+        actions = action_names(settings.model, settings.prosthetic)
+        self.settings = settings
+        self._observation = CompactObservation(layout, settings.prosthetic)
+        self._reward = RewardFunction(layout, settings.reward, settings.prosthetic)
+        self._measures = GaitMeasures(layout, settings.prosthetic)
+        self._pelvis_y = layout.index("body_pos/pelvis/y")
+        self.description = TaskDescription(
+            state_layout=layout,
+            observation_names=self._observation.names,
+            action_names=actions,
+            action_low=np.zeros(len(actions), np.float32),
+            action_high=np.ones(len(actions), np.float32),
+            action_repeat=settings.action.repeat,
+            time_limit_steps=settings.time_limit_steps or ROUND_STEPS[settings.round],
+        )
+
+    def observe(self, state: Float32, target_velocity: Float32 | None) -> Float32:
+        if target_velocity is None:
+            target_velocity = np.broadcast_to(np.array(ROUND1_VELOCITY, np.float32), (len(state), 3))
+        return self._observation(state, target_velocity)
+
+    def reward_terms(self, trajectory: Trajectory) -> dict[str, Float64]:
+        return self._reward(trajectory)
+
+    @property
+    def reward_scale(self) -> float:
+        return self.settings.reward.scale
+
+    def fallen(self, state: Float32) -> npt.NDArray[np.bool_]:
+        low: npt.NDArray[np.bool_] = state[:, self._pelvis_y] < self.settings.ending.fall_height
+        return low
+
+    def measures(self, trajectory: Trajectory) -> dict[str, float | int | None]:
+        return self._measures(trajectory)
+
+    def target_velocities(self, seed: int) -> Float32 | None:
+        if self.settings.round == 1:
+            return None
+        return target_track(seed, self.description.time_limit_steps + 1)
+
+    def for_evaluation(self) -> Task:
+        official = ProstheticsEndingSettings()
+        return ProstheticsTaskFunctions(self.settings.model_copy(update={"ending": official}))
+
+
+def target_track(seed: int, rows: int) -> Float32:
+    """Target velocity of round 2 for every state row, [rows, 3] in m/s.
+
+    As osim-rl's `generate_new_targets`: 1.25 m/s straight ahead at first; after every Poisson(300) steps the speed
+    changes by U(-0.5, 0.5) m/s and the heading by U(-pi/8, pi/8). osim-rl draws from the global generators of
+    `random` and `numpy`; here the episode's seed decides.
+    """
+    generator = np.random.default_rng(seed)
+    changes = np.cumsum(generator.poisson(300, 10))
+    speed_steps = generator.uniform(-0.5, 0.5, 10)
+    heading_steps = generator.uniform(-np.pi / 8, np.pi / 8, 10)
+    passed = changes[None, :] <= np.arange(rows)[:, None]  # [rows, 10]
+    speed = 1.25 + passed @ speed_steps
+    heading = passed @ heading_steps
+    track = np.stack([speed * np.cos(heading), np.zeros(rows), speed * np.sin(heading)], axis=1)
+    return track.astype(np.float32)

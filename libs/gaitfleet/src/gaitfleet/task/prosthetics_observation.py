@@ -1,0 +1,107 @@
+"""The compact observation: what the walker needs, in the frame of its own heading.
+
+No absolute position (the ground is the same everywhere), no accelerations (noisy, and unbounded at contact), no
+history. After the observations of the 2018 winners (PARL: 185 values in the pelvis-yaw frame; see docs/task.md).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from gaitfleet.layout import StateLayout
+from gaitfleet.task.prosthetics_kinematics import BODY_WEIGHT_N, Heading, foot_names, turned
+from gaitfleet.task.prosthetics_layout import BODIES, INTACT_BODIES, INTACT_MUSCLES, MUSCLES
+from gaitfleet.trajectory import Float32, Float64
+
+CONTACT_CLIP = 3.0
+"""Contact forces are clipped to this many body weights: impacts of OpenSim's spheres reach ten, and say no more than
+three."""
+
+_JOINT_COLUMNS = tuple(
+    f"hip_{side}/hip_{motion}_{side}" for side in "rl" for motion in ("flexion", "adduction")
+) + tuple(f"{joint}_{side}/{joint}_angle_{side}" for joint in ("knee", "ankle") for side in "rl")
+
+_PELVIS_ANGLES = ("pelvis_tilt", "pelvis_list")
+_MUSCLE_QUANTITIES = ("activation", "fiber_length", "fiber_velocity")
+
+
+class CompactObservation:
+    """State rows to observations; `names` lists the values in order.
+
+    Parameters
+    ----------
+    layout
+        Of the state rows.
+    prosthetic
+        Which skeleton they are of.
+    """
+
+    def __init__(self, layout: StateLayout, prosthetic: bool) -> None:
+        muscles = MUSCLES if prosthetic else INTACT_MUSCLES
+        bodies = tuple(body for body in (BODIES if prosthetic else INTACT_BODIES) if body != "pelvis")
+        feet = [force for force, _ in foot_names(prosthetic).values()]
+        copied = (
+            "body_pos/pelvis/y",
+            *(f"joint_pos/ground_pelvis/{angle}" for angle in _PELVIS_ANGLES),
+            *(f"body_vel_rot/pelvis/{axis}" for axis in "xyz"),
+            *(f"joint_{kind}/{name}" for kind in ("pos", "vel") for name in _JOINT_COLUMNS),
+            *(f"muscles/{muscle}/{quantity}" for muscle in muscles for quantity in _MUSCLE_QUANTITIES),
+        )
+        points = (*(f"body_{{}}/{body}" for body in bodies), "misc/mass_center_{}")
+        self._copied = layout.indices(copied)
+        self._position, self._velocity, self._pelvis, self._pelvis_velocity = (
+            [layout.indices(f"{point.format(kind)}/{axis}" for point in group) for axis in "xyz"]
+            for group, kind in (
+                (points, "pos"),
+                (points, "vel"),
+                (("body_{}/pelvis",), "pos"),
+                (("body_{}/pelvis",), "vel"),
+            )
+        )
+        self._contact = [layout.indices(f"forces/{foot}/ground.force.{axis}" for foot in feet) for axis in "XYZ"]
+        self._heading = Heading(layout)
+        vectors = {
+            "pelvis/velocity": ("pelvis/velocity",),
+            "relative_position": tuple(f"{point.format('pos')}/relative" for point in points),
+            "relative_velocity": tuple(f"{point.format('vel')}/relative" for point in points),
+            "contact": tuple(f"contact/{foot}" for foot in feet),
+        }
+        self.names: tuple[str, ...] = (
+            *copied,
+            "pelvis/yaw",
+            *(f"{name}/{axis}" for group in vectors.values() for axis in ("ahead", "up", "right") for name in group),
+            *("target_velocity/ahead", "target_velocity/right", "velocity_error/ahead", "velocity_error/right"),
+        )
+
+    def __call__(self, state: Float32, target_velocity: Float32) -> Float32:
+        """Observations float32 [n, O] of rows [n, S] and target velocities [n, 3]."""
+        cosine, sine = self._heading(state)
+
+        def vectors(indices: list[np.ndarray]) -> tuple[Float64, Float64, Float64]:
+            x, y, z = (np.take(state, index, axis=1).astype(np.float64) for index in indices)
+            return x, y, z
+
+        def blocks(x: Float64, y: Float64, z: Float64) -> list[Float64]:
+            ahead, right = turned(x, z, cosine, sine)
+            return [ahead, y, right]
+
+        pelvis, pelvis_velocity = vectors(self._pelvis), vectors(self._pelvis_velocity)
+        position = [a - b for a, b in zip(vectors(self._position), pelvis, strict=True)]
+        velocity = [a - b for a, b in zip(vectors(self._velocity), pelvis_velocity, strict=True)]
+        load = [np.clip(-force / BODY_WEIGHT_N, -CONTACT_CLIP, CONTACT_CLIP) for force in vectors(self._contact)]
+        own_velocity = blocks(*pelvis_velocity)
+        target = turned(
+            target_velocity[:, :1].astype(np.float64), target_velocity[:, 2:].astype(np.float64), cosine, sine
+        )
+        error = [own - wanted for own, wanted in zip((own_velocity[0], own_velocity[2]), target, strict=True)]
+        parts = [
+            np.take(state, self._copied, axis=1),
+            np.arctan2(sine, cosine)[:, None],
+            *own_velocity,
+            *blocks(*position),
+            *blocks(*velocity),
+            *blocks(*load),
+            *target,
+            *error,
+        ]
+        return np.concatenate([part.astype(np.float32) for part in parts], axis=1)

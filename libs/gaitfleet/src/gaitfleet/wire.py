@@ -1,0 +1,287 @@
+"""The JSON bodies that the replay API and its clients exchange.
+
+Bodies that carry arrays are in `episode`, `batch`, `policy` and `checkpoint`; everything else is here, so that both
+sides read the same description.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+
+from gaitfleet.episode import Ending, EndingReason, Role
+from gaitfleet.experiment import Experiment
+from gaitfleet.identity import RUN_PATTERN
+
+RunId = Annotated[str, Field(pattern=RUN_PATTERN, description="Id of the run, a DNS label.")]
+Name = Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9._-]+$")]
+
+
+class Wire(BaseModel):
+    """Base of every JSON body: unknown fields are refused."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class RunDescription(Wire):
+    """One run: what is simulated, what learns, and their hashes."""
+
+    run: RunId
+    experiment: Experiment = Field(description="The whole experiment file.")
+    experiment_hash: str = Field(description="Hash over the experiment.")
+    layout_hash: str = Field(description="Hash of the state layout of its episodes.")
+    observation_hash: str = Field(description="Hash over the names of its observation.")
+    created_at: AwareDatetime = Field(description="When it was created.")
+
+
+class EpisodeReceipt(Wire):
+    """What the store holds after a post."""
+
+    episode_id: UUID = Field(description="The episode.")
+    stored: bool = Field(description="True when this post stored it, false when it was there already.")
+    transitions: int = Field(description="Decisions it holds.")
+
+
+class EpisodeSummary(Wire):
+    """One episode without its arrays."""
+
+    episode_id: UUID = Field(description="UUIDv7, sorts by time of creation.")
+    run: RunId
+    worker: str = Field(description="Who played it.")
+    role: Role = Field(description="What it was played for.")
+    policy_version: int = Field(description="Step of the checkpoint that acted; 0 for none.")
+    seed: int = Field(description="Its seed.")
+    ending: Ending = Field(description="How it ended.")
+    ending_reason: EndingReason = Field(description="Why it ended.")
+    exploration: str = Field(description="Noise used.")
+    integrator: str = Field(description="OpenSim's integration method; empty elsewhere.")
+    accuracy: float = Field(description="Integrator accuracy; 0 where there is none.")
+    steps: int = Field(description="Simulator steps, T.")
+    transitions: int = Field(description="Decisions.")
+    simulator_return: float = Field(description="Sum of the simulator's own rewards: the official score.")
+    learned_return: float = Field(description="Sum of the rewards that are learned.")
+    reward_terms: dict[str, float] = Field(description="Sum of every weighted reward term, before the scale.")
+    action_minimum: float = Field(description="Smallest value the simulator received.")
+    action_maximum: float = Field(description="Largest value the simulator received.")
+    distance_m: float | None = Field(description="Forward way of the pelvis in metres; null for other tasks.")
+    mean_speed_m_per_s: float | None = Field(
+        description="That way divided by the simulated time; null for other tasks."
+    )
+    lowest_pelvis_m: float | None = Field(description="Lowest height of the pelvis in metres; null for other tasks.")
+    foot_contacts: int | None = Field(
+        description="Alternating foot contacts: times that the loaded foot changed; null for other tasks."
+    )
+    started_at: AwareDatetime = Field(description="When it began.")
+    stored_at: AwareDatetime = Field(description="When the store took it.")
+    wall_seconds: float = Field(description="Wall-clock time it took.")
+    content_bytes: int = Field(description="Bytes of the uncompressed body.")
+    content_digest: str = Field(description="SHA-256 of the uncompressed body.")
+
+
+class EpisodePage(Wire):
+    """Episodes, newest first."""
+
+    episodes: list[EpisodeSummary] = Field(description="The page.")
+    next_before: UUID | None = Field(description="Give this as `before` for the next page; null at the end.")
+
+
+class Event(Wire):
+    """One entry of a run's history."""
+
+    sequence: str = Field(description="Sorts by time; give it as `after` to go on from here.")
+    run: RunId
+    at: AwareDatetime = Field(description="When it happened, by the server's clock.")
+    kind: str = Field(description="What happened, for example `checkpoint_published`.")
+    data: dict[str, Any] = Field(description="Particulars.")
+
+
+class EventPage(Wire):
+    """Events, oldest first."""
+
+    events: list[Event] = Field(description="The page.")
+
+
+class BatchRequest(Wire):
+    """What the trainer wants sampled."""
+
+    batches: int = Field(
+        default=8, ge=1, le=256, description="Batches in the answer at most, K. The limiter may allow fewer."
+    )
+    batch_size: int = Field(ge=1, le=65_536, description="Transitions in each, B.")
+    discount: float = Field(ge=0, le=1, description="Discount of one decision, gamma.")
+    n_step: int = Field(default=1, ge=1, le=32, description="Decisions summed before the bootstrap.")
+    sampling: Literal["uniform", "prioritized"] = Field(default="uniform", description="How transitions are drawn.")
+    importance_exponent: float = Field(default=0.4, ge=0, le=1, description="beta of Schaul et al. 2016.")
+    half_precision: bool = Field(default=False, description="Observations as float16: half the bytes, 3 digits.")
+    wait_seconds: float = Field(
+        default=10.0, ge=0, le=60, description="How long the limiter may hold the request before it answers 429."
+    )
+
+
+class PriorityUpdate(Wire):
+    """New priorities of transitions that were sampled. Those evicted since are ignored."""
+
+    index: list[int] = Field(max_length=65_536, description="`index` of the batch.")
+    priority: list[float] = Field(
+        max_length=65_536, description="Absolute temporal-difference error of each; >= 0, finite."
+    )
+
+
+class PriorityReceipt(Wire):
+    """What became of a priority update."""
+
+    updated: int = Field(description="Transitions whose priority was set.")
+    evicted: int = Field(description="Transitions that are no longer held.")
+
+
+class TrainerProgress(Wire):
+    """What the trainer says of itself when it renews its lease."""
+
+    updates: int = Field(ge=0, description="Updates done in the whole run.")
+    updates_per_second: float = Field(ge=0, description="Over the last seconds.")
+    losses: dict[str, float] = Field(
+        default_factory=dict, max_length=100, description="Latest value of each diagnostic."
+    )
+    device: str = Field(default="cpu", max_length=100, description="What it computes on.")
+
+
+class LeaseRequest(Wire):
+    """Take the run's lease, or renew it."""
+
+    holder: Name = Field(description="Who asks; unique for each start of a trainer.")
+    ttl_seconds: float = Field(
+        default=30.0, ge=1, le=600, description="The lease ends this long after the last renewal."
+    )
+    progress: TrainerProgress | None = Field(default=None, description="What the trainer has done so far.")
+
+
+class Lease(Wire):
+    """The right to publish checkpoints."""
+
+    holder: str = Field(description="Who holds it.")
+    epoch: int = Field(ge=1, description="Grows with every change of holder; fences publications.")
+    expires_at: AwareDatetime = Field(description="By the database's clock.")
+
+
+class CheckpointInfo(Wire):
+    """One published checkpoint."""
+
+    run: RunId
+    step: int = Field(ge=1, description="Updates done when it was published; the policy's version.")
+    epoch: int = Field(ge=1, description="Lease under which it was published.")
+    digest: str = Field(description="SHA-256 of the checkpoint body.")
+    size_bytes: int = Field(description="Bytes of the checkpoint body.")
+    policy_digest: str = Field(description="SHA-256 of the policy body.")
+    policy_size_bytes: int = Field(description="Bytes of the policy body.")
+    published_at: AwareDatetime = Field(description="When the head moved to it.")
+    evaluation_return: float | None = Field(default=None, description="Mean official score of its evaluation episodes.")
+    evaluation_episodes: int = Field(default=0, description="Evaluation episodes behind that mean.")
+
+
+class CheckpointList(Wire):
+    """Checkpoints that are kept, newest first."""
+
+    checkpoints: list[CheckpointInfo] = Field(description="The checkpoints.")
+    newest: int | None = Field(description="Step of the newest; null before the first.")
+    best: int | None = Field(description="Step of the best by evaluation; null before the first evaluation.")
+
+
+class WorkerReport(Wire):
+    """What a rollout supervisor says of itself, every few seconds."""
+
+    role: Role = Field(description="What it plays for.")
+    simulators: int = Field(ge=0, le=4096, description="Simulator processes it runs.")
+    policy_version: int = Field(ge=0, description="Policy it acts with; 0 for none.")
+    environment_steps: int = Field(ge=0, description="Simulator steps since it started.")
+    episodes: int = Field(ge=0, description="Episodes finished since it started.")
+    spooled: int = Field(ge=0, description="Episodes that wait to be posted.")
+    failures: dict[str, int] = Field(default_factory=dict, max_length=50, description="Simulator failures by kind.")
+
+
+class WorkerStatus(WorkerReport):
+    """A worker as the replay API last heard of it."""
+
+    worker: str = Field(description="Its name.")
+    seconds_since_report: float = Field(description="How long ago that was.")
+
+
+class Limits(Wire):
+    """The samples-per-insert limiter."""
+
+    samples_per_insert: float = Field(description="Transitions sampled for every transition inserted.")
+    min_size: int = Field(description="Transitions inserted before the first sample.")
+    error_buffer: float = Field(description="Samples by which either side may be ahead.")
+    limit_inserts: bool = Field(description="Whether rollouts wait for the trainer.")
+    inserted: int = Field(description="Transitions inserted in the whole run.")
+    sampled: int = Field(description="Transitions sampled in the whole run.")
+    samples_allowed: int = Field(description="Transitions that may be sampled right now.")
+    waiting_samplers: int = Field(description="Sample requests that wait right now.")
+    longest_wait_seconds: float = Field(description="How long the oldest of them has waited.")
+
+
+class LimitsChange(Wire):
+    """New limits; what is left out stays as it is."""
+
+    samples_per_insert: float | None = Field(default=None, gt=0, description="Transitions sampled for one inserted.")
+    min_size: int | None = Field(default=None, ge=1, description="Transitions inserted before the first sample.")
+    error_buffer: float | None = Field(default=None, gt=0, description="Samples by which either side may be ahead.")
+    limit_inserts: bool | None = Field(default=None, description="Whether rollouts wait for the trainer.")
+
+
+class ReturnStatistics(Wire):
+    """Returns of the latest episodes of a role."""
+
+    episodes: int = Field(
+        description="Episodes behind the figures (at most the latest 20; for evaluation one policy's)."
+    )
+    mean_simulator_return: float = Field(description="Mean of the simulator's own return.")
+    best_simulator_return: float = Field(description="Best of them.")
+    mean_learned_return: float = Field(description="Mean of the return that is learned.")
+    mean_steps: float = Field(description="Mean length in simulator steps.")
+    policy_version: int = Field(description="Newest policy among them.")
+
+
+class RunStatus(Wire):
+    """Everything `gaitfleet status` shows."""
+
+    run: RunId
+    at: AwareDatetime = Field(description="When this was taken.")
+    episodes: dict[str, int] = Field(description="Episodes stored, by role.")
+    environment_steps: int = Field(description="Simulator steps stored, all roles.")
+    environment_steps_per_second: float = Field(description="Over the last minute, as the episodes were stored.")
+    transitions_held: int = Field(description="Transitions ready to be sampled.")
+    transitions_capacity: int = Field(description="Transitions that fit.")
+    loading: bool = Field(description="True while older episodes are still being loaded from the database.")
+    returns: dict[str, ReturnStatistics] = Field(description="By role.")
+    limits: Limits = Field(description="The limiter.")
+    samples_per_insert: float | None = Field(
+        description="Measured: transitions sampled for each inserted beyond `min_size`; null before the first."
+    )
+    trainer: TrainerProgress | None = Field(description="As of its last renewal; null when no trainer holds the lease.")
+    lease: Lease | None = Field(description="Who trains; null when nobody does.")
+    checkpoint: CheckpointInfo | None = Field(description="The newest; null before the first.")
+    checkpoint_age_seconds: float | None = Field(description="Since it was published.")
+    checkpoints_published: int = Field(description="Since the run began.")
+    workers: list[WorkerStatus] = Field(description="Workers heard of within the last half minute.")
+    failures: dict[str, int] = Field(description="Simulator failures by kind, since the API started.")
+    rejected: dict[str, int] = Field(description="Refused episodes by reason, since the API started.")
+
+
+class ReadinessReport(Wire):
+    """Whether the API can do its work."""
+
+    ready: bool = Field(description="True when every part is.")
+    parts: dict[str, str] = Field(description="`ok` or what is wrong, by part.")
+
+
+class Problem(BaseModel):
+    """An RFC 9457 problem document."""
+
+    type: str = Field(default="about:blank", description="What kind of problem, as a URN.")
+    title: str = Field(description="The kind in words.")
+    status: int = Field(description="The HTTP status.")
+    detail: str = Field(description="What is wrong here, with the value received.")
+    field: str | None = Field(default=None, description="The field that is wrong.")
+    reason: str | None = Field(default=None, description="A short word for counting.")

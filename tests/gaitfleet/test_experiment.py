@@ -1,0 +1,73 @@
+"""The experiment file: what is refused, and with which words."""
+
+from importlib.resources import as_file, files
+from pathlib import Path
+
+import pytest
+from pydantic import BaseModel
+
+from gaitfleet.errors import ExperimentError
+from gaitfleet.experiment import Experiment, load_experiment, parse_experiment
+from gaitfleet.task import make_task
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        ({"task": {"environment": "prosthetics", "modle": "2D"}}, "task: unknown key 'modle'; did you mean 'model'?"),
+        ({"repaly": {}}, "unknown key 'repaly'; did you mean 'replay'?"),
+        ({"replay": {"min_size": -4}}, r"replay\.min_size: .*\(got -4\)"),
+        (
+            {"algorithm": {"name": "ppo"}},
+            "'ppo' found using 'name' does not match any of the expected tags: 'sac', 'td3'",
+        ),
+        (
+            {"algorithm": {"name": "td3", "initial_temperature": 1}},
+            r"algorithm\.td3: unknown key 'initial_temperature'",
+        ),
+        ({"task": {"simulator": {"accuracy": 0.5}}}, r"task\.simulator\.accuracy: .*\(got 0\.5\)"),
+        ({"task": {"environment": "gymnasium:; drop"}}, r"task\.environment: "),
+        ({"replay": {"error_buffer": 10}}, r"replay\.error_buffer is 10; below 256 .* could block both sides for ever"),
+        ({"replay": {"capacity": 500, "min_size": 501}}, r"replay\.min_size 501 is above replay\.capacity 500"),
+    ],
+)
+def test_a_mistake_is_named_with_field_and_value(data: object, words: str) -> None:
+    with pytest.raises(ExperimentError, match=words):
+        parse_experiment(data)
+
+
+def test_a_file_that_is_not_there_or_not_yaml_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ExperimentError, match=r"nowhere\.yaml"):
+        load_experiment(tmp_path / "nowhere.yaml")
+    (tmp_path / "broken.yaml").write_text("task: {")
+    with pytest.raises(ExperimentError, match="is not YAML"):
+        load_experiment(tmp_path / "broken.yaml")
+
+
+@pytest.mark.parametrize("shipped", sorted(p.name for p in (files("gaitfleet") / "experiments").iterdir()))
+def test_every_shipped_experiment_is_valid_and_survives_json(shipped: str) -> None:
+    with as_file(files("gaitfleet") / "experiments" / shipped) as path:
+        experiment = load_experiment(path)
+    assert make_task(experiment.task).description.observation_size > 0
+    again = parse_experiment(experiment.model_dump(mode="json"))
+    assert again == experiment
+    assert again.hash == experiment.hash
+
+
+def test_every_field_of_the_file_is_described() -> None:
+    def undescribed(model: type[BaseModel], seen: set[type[BaseModel]]) -> list[str]:
+        if model in seen:
+            return []
+        seen.add(model)
+        missing = [f"{model.__name__}.{name}" for name, field in model.model_fields.items() if not field.description]
+        for definition in model.__subclasses__():
+            missing += undescribed(definition, seen)
+        return missing
+
+    from gaitfleet.experiment import Settings
+
+    assert undescribed(Settings, set()) == []
+
+
+def test_two_experiments_that_differ_have_different_hashes() -> None:
+    assert Experiment(seed=1).hash != Experiment(seed=2).hash
