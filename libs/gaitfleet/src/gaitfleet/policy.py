@@ -73,7 +73,7 @@ class PolicyDescription(_Data):
     layers: tuple[Layer, ...] = Field(max_length=100, description="The network, from normalised observation to head.")
     head: Literal["deterministic", "tanh_normal"] = Field(
         description="`deterministic`: the network ends in A values, tanh gives the action. `tanh_normal`: it ends in "
-        "2 A values, mean and log standard deviation of a Gaussian; its sample goes through tanh (Haarnoja et al. 2018)."
+        "2 A values, mean and log standard deviation of a Gaussian; a sample goes through tanh (Haarnoja et al. 2018)."
     )
     log_std_bounds: tuple[float, float] = Field(
         default=(-10.0, 2.0), description="The log standard deviation is clipped to these (`tanh_normal` only)."

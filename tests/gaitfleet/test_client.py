@@ -1,0 +1,214 @@
+"""The client against a real HTTP server that misbehaves on demand (`tests/replay_api` runs it against the real API)."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from gaitfleet import problems, wire
+from gaitfleet.client import Backoff, ReplayClient
+from gaitfleet.errors import (
+    ApiUnavailableError,
+    ConflictError,
+    ForbiddenError,
+    LeaseLostError,
+    LimitedError,
+    NotFoundError,
+    RejectedError,
+)
+
+
+class Server:
+    """Answers with what `script` holds, one entry a request; remembers what it was asked."""
+
+    def __init__(self) -> None:
+        self.script: list[tuple[int, dict[str, str], bytes]] = []
+        self.requests: list[tuple[str, str, dict[str, str], bytes]] = []
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def answer(self) -> None:
+                body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+                outer.requests.append((self.command, self.path, dict(self.headers), body))
+                status, headers, content = outer.script.pop(0)
+                if status == 0:  # cut the connection without an answer
+                    self.close_connection = True
+                    return
+                self.send_response(status)
+                for name, value in headers.items():
+                    self.send_header(name, value)
+                if "Content-Length" not in headers:
+                    self.send_header("Content-Length", str(len(content)))
+                self.end_headers()
+                self.wfile.write(content)
+
+            do_GET = do_POST = do_PUT = do_DELETE = do_PATCH = answer
+
+            def log_message(self, format: str, *arguments: object) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    server = Server()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def client(server: Server) -> Iterator[ReplayClient]:
+    with ReplayClient(server.url, run="walker", token="secret", timeout_seconds=2.0, attempts=3) as client:
+        yield client
+
+
+def problem(status: int, **fields: str) -> tuple[int, dict[str, str], bytes]:
+    return status, {"Content-Type": "application/problem+json"}, json.dumps({"status": status} | fields).encode()
+
+
+LIMITS = {
+    "samples_per_insert": 256.0,
+    "min_size": 10,
+    "error_buffer": 4096.0,
+    "limit_inserts": False,
+    "inserted": 0,
+    "sampled": 0,
+    "samples_allowed": 0,
+    "waiting_samplers": 0,
+    "longest_wait_seconds": 0.0,
+}
+GOOD = (200, {}, json.dumps(LIMITS).encode())
+BATCHES = wire.BatchRequest(batch_size=4, discount=0.9)
+
+
+def test_a_call_is_tried_again_while_the_api_is_away(server: Server, client: ReplayClient) -> None:
+    server.script = [problem(503, detail="no database"), (0, {}, b""), GOOD]
+    assert client.limits().min_size == 10
+    assert len(server.requests) == 3
+
+
+def test_after_all_tries_the_error_says_what_the_api_said(server: Server, client: ReplayClient) -> None:
+    server.script = [problem(503, detail="no database")] * 3
+    with pytest.raises(ApiUnavailableError, match="503: no database"):
+        client.limits()
+
+
+def test_nobody_listening_is_an_error_of_the_tree() -> None:
+    with (
+        ReplayClient("http://127.0.0.1:9", run="walker", attempts=1) as client,
+        pytest.raises(ApiUnavailableError, match="GET /v1/runs/walker/limits"),
+    ):
+        client.limits()
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind"),
+    [
+        (problem(401, detail="no token"), ForbiddenError),
+        (problem(403, detail="wrong role"), ForbiddenError),
+        (problem(404, type=problems.RUN_NOT_FOUND), NotFoundError),
+        (problem(409, detail="other bytes"), ConflictError),
+        (problem(409, type=problems.LEASE_LOST), LeaseLostError),
+        (problem(413, detail="too large"), RejectedError),
+        (problem(422, detail="action[3,7] is -1", field="action[3,7]"), RejectedError),
+    ],
+)
+def test_a_refusal_is_raised_at_once_and_never_tried_again(
+    server: Server, client: ReplayClient, answer: tuple[int, dict[str, str], bytes], kind: type[Exception]
+) -> None:
+    server.script = [answer]
+    with pytest.raises(kind):
+        client.publish_checkpoint(1, 1, b"body")
+    assert len(server.requests) == 1
+
+
+def test_posting_an_episode_is_tried_once_and_hands_on_retry_after(server: Server, client: ReplayClient) -> None:
+    status, headers, body = problem(429, detail="inserts wait for the trainer")
+    server.script = [(status, headers | {"Retry-After": "7"}, body), problem(503)]
+    with pytest.raises(LimitedError) as caught:
+        client.post_episode(b"episode")
+    assert caught.value.retry_after_seconds == 7
+    with pytest.raises(ApiUnavailableError):
+        client.post_episode(b"episode")
+    assert len(server.requests) == 2
+
+
+def test_batches_are_read_into_the_given_buffer(server: Server, client: ReplayClient) -> None:
+    content = bytes(range(256)) * 1000
+    server.script = [(200, {}, content), (200, {}, content)]
+    buffer = bytearray(300_000)
+    assert bytes(client.sample_batches(BATCHES, buffer)) == content
+    assert buffer[: len(content)] == content
+    assert bytes(client.sample_batches(BATCHES, bytearray(10))) == content  # too small: a new one is made
+
+
+def test_a_body_cut_short_is_an_error_and_not_a_short_body(server: Server) -> None:
+    server.script = [(200, {"Content-Length": "1000", "Connection": "close"}, b"short")]
+    with (
+        ReplayClient(server.url, run="walker", timeout_seconds=2.0, attempts=1) as client,
+        pytest.raises(ApiUnavailableError),
+    ):
+        client.sample_batches(BATCHES)
+
+
+def test_a_connection_that_the_server_closed_meanwhile_is_opened_again(server: Server) -> None:
+    server.script = [(200, {}, b"one"), (0, {}, b""), (200, {}, b"two")]
+    with ReplayClient(server.url, run="walker", timeout_seconds=2.0, attempts=1) as client:
+        assert bytes(client.sample_batches(BATCHES)) == b"one"
+        assert bytes(client.sample_batches(BATCHES)) == b"two"
+
+
+def test_no_policy_yet_and_nothing_newer_are_none_but_a_missing_run_is_an_error(
+    server: Server, client: ReplayClient
+) -> None:
+    headers = {"ETag": '"1-5-abc"', "X-Policy-Version": "5"}
+    server.script = [
+        problem(404, type=problems.POLICY_NOT_PUBLISHED),
+        (200, headers, b"policy"),
+        (304, headers, b""),
+        problem(404, type=problems.RUN_NOT_FOUND),
+    ]
+    assert client.get_policy() is None
+    answer = client.get_policy()
+    assert answer is not None
+    assert (answer.body, answer.etag, answer.version) == (b"policy", '"1-5-abc"', 5)
+    assert client.get_policy(answer.etag) is None
+    assert server.requests[-1][2]["If-None-Match"] == '"1-5-abc"'
+    with pytest.raises(NotFoundError):
+        client.get_policy()
+
+
+@pytest.mark.parametrize(
+    "call", [lambda c: c.limits(), lambda c: c.sample_batches(BATCHES), lambda c: c.clone().limits()]
+)
+def test_every_call_carries_the_token(
+    server: Server, client: ReplayClient, call: Callable[[ReplayClient], object]
+) -> None:
+    server.script = [GOOD]
+    call(client)
+    headers = {name.lower(): value for name, value in server.requests[0][2].items()}
+    assert headers["authorization"] == "Bearer secret"
+
+
+def test_back_off_grows_with_jitter_up_to_its_maximum() -> None:
+    backoff = Backoff(first_seconds=1.0, maximum_seconds=8.0)
+    waits = [backoff.next_seconds() for _ in range(200)]
+    assert waits[0] <= 1.0
+    assert waits[1] <= 2.0
+    assert 4.0 < max(waits) <= 8.0
+    assert min(waits[10:]) < 2.0
+    backoff.reset()
+    assert backoff.next_seconds(at_least=3.0) <= 4.0
