@@ -1,0 +1,229 @@
+"""Finished episodes on their way to the replay API: posted in the background, spooled to disk while it is away.
+
+An episode leaves the outbox in one of three ways: it was acknowledged, it was refused (and set aside with the reason),
+or it stays in the spool for the next start. It is always sent under its own id with the same bytes, so that sending it
+twice does no harm.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from gaitfleet.client import Backoff
+from gaitfleet.errors import ApiError, CodecError, ConflictError, ForbiddenError, LimitedError, RejectedError
+from rollout.connection import Connection, asked_wait_seconds, reason_of
+from rollout.metrics import Metrics
+from rollout.spool import Spool
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(slots=True, eq=False)
+class _Parcel:
+    """An episode that waits; `body` is None while only the spool has it."""
+
+    episode_id: str
+    body: bytes | None
+    spooled: bool
+    done: bool = False
+
+
+class Outbox:
+    """A bounded queue, threads that empty it, and the spool behind it.
+
+    Parameters
+    ----------
+    connect
+        Makes a connection for each thread.
+    spool
+        Where episodes go while the API is away.
+    memory_episodes
+        Episodes held in memory before `accepting` says no.
+    posters
+        Threads that post.
+    """
+
+    def __init__(
+        self,
+        connect: Callable[[], Connection],
+        spool: Spool,
+        metrics: Metrics,
+        *,
+        memory_episodes: int = 16,
+        posters: int = 2,
+    ) -> None:
+        self._connect = connect
+        self._spool = spool
+        self._metrics = metrics
+        self._memory_episodes = memory_episodes
+        self._changed = threading.Condition()
+        self._queue = deque(_Parcel(episode_id, None, spooled=True) for episode_id in spool.ids())
+        self._in_flight: list[_Parcel] = []
+        self._backoff = Backoff()
+        self._try_again_at = 0.0
+        self._away = False
+        self._closing = False
+        self._threads = [
+            threading.Thread(target=self._deliver_all, name=f"poster-{i}", daemon=True) for i in range(posters)
+        ]
+
+    def start(self) -> None:
+        """Begin to post, first what an earlier start has left in the spool."""
+        if self._queue:
+            logger.info("%d episodes wait in the spool", len(self._queue))
+        for thread in self._threads:
+            thread.start()
+
+    @property
+    def waiting(self) -> int:
+        """Episodes that are not acknowledged."""
+        with self._changed:
+            return len(self._queue) + len(self._in_flight)
+
+    @property
+    def accepting(self) -> bool:
+        """Whether another episode may be begun. While it is false the simulators pause; nothing is thrown away."""
+        with self._changed:
+            in_memory = sum(not parcel.spooled for parcel in (*self._queue, *self._in_flight))
+        return in_memory < self._memory_episodes and not self._spool.full
+
+    def submit(self, episode_id: str, body: bytes) -> None:
+        """Take an episode. Never refused, and waits for nothing but the disk: whoever plays asks `accepting` before."""
+        parcel = _Parcel(episode_id, body, spooled=False)
+        if self._away:
+            self._to_spool(parcel)
+        with self._changed:
+            self._queue.append(parcel)
+            self._changed.notify()
+
+    def close(self, timeout_seconds: float) -> None:
+        """Post what can be posted in this time, trying each episode once, and leave the rest in the spool."""
+        deadline = time.monotonic() + timeout_seconds
+        with self._changed:
+            self._closing = True
+            self._try_again_at = 0.0
+            self._changed.notify_all()
+            while (self._queue or self._in_flight) and any(thread.is_alive() for thread in self._threads):
+                remaining = deadline - time.monotonic()
+                if remaining <= 0:
+                    break
+                self._changed.wait(min(0.1, remaining))
+            rest = [parcel for parcel in (*self._in_flight, *self._queue) if not parcel.spooled]
+        for parcel in rest:
+            # one that is in flight right now may be sent twice: under the same id, with the same bytes
+            if not self._to_spool(parcel):
+                self._metrics.dropped("spool_failed")
+        self._metrics.spooled(len(self._spool))
+        if len(self._spool):
+            logger.warning("%d episodes stay in the spool", len(self._spool))
+
+    def _deliver_all(self) -> None:
+        connection = self._connect()
+        while True:
+            parcel = self._take()
+            if parcel is None:
+                return
+            try:
+                self._deliver(parcel, connection)
+            except Exception as error:
+                # a poster that is gone would never be noticed; the episode is tried again
+                if not isinstance(error, ApiError | OSError):
+                    logger.exception("posting failed")
+                if isinstance(error, ForbiddenError):
+                    connection.renew()
+                self._put_back(parcel, error)
+            self._metrics.spooled(len(self._spool))
+
+    def _take(self) -> _Parcel | None:
+        """The next episode, once it may be tried; None when the outbox closes and nothing may be tried any more."""
+        with self._changed:
+            while True:
+                pause = self._try_again_at - time.monotonic()
+                if self._queue and pause <= 0:
+                    parcel = self._queue.popleft()
+                    self._in_flight.append(parcel)
+                    return parcel
+                if self._closing:
+                    return None
+                self._changed.wait(pause if self._queue else None)
+
+    def _deliver(self, parcel: _Parcel, connection: Connection) -> None:
+        body = parcel.body
+        try:
+            if body is None:
+                body = self._spool.read(parcel.episode_id)
+        except FileNotFoundError:
+            self._done(parcel)  # another worker that shares the spool has delivered it
+            return
+        except CodecError as error:
+            self._set_aside(parcel, error, "damaged")
+            return
+        began = time.monotonic()
+        try:
+            connection.client.post_episode(body)
+        except RejectedError as error:
+            self._set_aside(parcel, error, "rejected")
+        except ConflictError as error:
+            self._set_aside(parcel, error, "conflict")
+        else:
+            self._done(parcel)
+            self._away = False
+            self._backoff.reset()
+        finally:
+            self._metrics.phase("post", time.monotonic() - began)
+
+    def _done(self, parcel: _Parcel) -> None:
+        with self._changed:
+            self._in_flight.remove(parcel)
+            parcel.done = True
+            if parcel.spooled:
+                self._spool.remove(parcel.episode_id)
+            self._changed.notify_all()
+
+    def _put_back(self, parcel: _Parcel, error: Exception) -> None:
+        """The API did not take it now: it goes to the head of the queue, and to disk unless the API only says wait."""
+        self._metrics.post_retry(reason_of(error))
+        limited = isinstance(error, LimitedError)
+        asked = asked_wait_seconds(error) if isinstance(error, ApiError) else 0.1
+        with self._changed:
+            if not limited and not self._away:
+                logger.warning("episodes go to the spool: %s", error)
+            self._away = not limited
+            self._in_flight.remove(parcel)
+            self._queue.appendleft(parcel)
+            self._try_again_at = time.monotonic() + self._backoff.next_seconds(at_least=asked)
+            to_spool = [] if limited else [waiting for waiting in self._queue if not waiting.spooled]
+            self._changed.notify_all()
+        for waiting in to_spool:
+            self._to_spool(waiting)
+
+    def _to_spool(self, parcel: _Parcel) -> bool:
+        """Whether the episode is on disk now, or need not be."""
+        body = parcel.body
+        try:
+            if body is not None:
+                self._spool.put(parcel.episode_id, body)
+        except OSError as error:
+            logger.error("the spool cannot be written: %s", error)
+            return False  # it stays in memory, where it counts against the limit
+        with self._changed:
+            parcel.spooled, parcel.body = True, None
+            if parcel.done:  # another poster has delivered it meanwhile
+                self._spool.remove(parcel.episode_id)
+        return True
+
+    def _set_aside(self, parcel: _Parcel, error: Exception, reason: str) -> None:
+        problem = error.problem if isinstance(error, ApiError) else {}
+        logger.error("episode %s is set aside: %s", parcel.episode_id, error, extra={"problem": problem})
+        self._metrics.dropped(reason)
+        why = {"reason": reason, "message": str(error), "problem": problem}
+        try:
+            self._spool.set_aside(parcel.episode_id, parcel.body, why)
+        except OSError as failure:
+            logger.error("the refused episode %s cannot be kept: %s", parcel.episode_id, failure)
+        self._done(parcel)

@@ -1,0 +1,94 @@
+"""The act, step, record loop of one episode, and nothing else."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+
+import numpy as np
+
+from gaitfleet.episode import Ending, EndingReason
+from gaitfleet.task.interface import Task
+from gaitfleet.trajectory import Float32
+from rollout.assignment import Finished, PhaseSeconds
+from rollout.environments.interface import Environment, SimulatorFailure
+from rollout.exploration import Act
+from rollout.recording import Recording
+
+
+def run_episode(
+    environment: Environment, task: Task, act: Act, recording: Recording, *, seed: int, stopping: Callable[[], bool]
+) -> Finished:
+    """Play one episode into `recording`.
+
+    Parameters
+    ----------
+    act
+        Observation [O] to decision [A] in [-1, 1].
+    seed
+        Of the simulator and of the task's target velocities.
+    stopping
+        Asked before every step; once it says yes the episode ends as truncated, preempted.
+
+    Raises
+    ------
+    SimulatorFailure
+        When the simulator fails or a number it returns is not finite. The steps before are in the recording.
+    """
+    clock = time.perf_counter
+    began = clock()
+    description = task.description
+    target_velocity = task.target_velocities(seed)
+    rows, actions = _read_only(recording.state), _read_only(recording.action)
+    action: Float32 = np.zeros(description.action_size, np.float32)
+    ending: tuple[Ending, EndingReason] = "truncated", "time_limit"
+
+    _reset(environment, recording, seed, target_velocity)
+    simulating, deciding = clock() - began, 0.0
+    for step in range(description.time_limit_steps):
+        if stopping():
+            ending = "truncated", "preempted"
+            break
+        deciding_since = clock()
+        decides = step % description.action_repeat == 0
+        if decides:
+            target = None if target_velocity is None else target_velocity[step : step + 1]
+            action = task.to_simulator(act(task.observe(rows[step : step + 1], target)[0]))
+        recording.action[step] = action
+        recording.decision[step] = decides
+        stepping_since = clock()
+        reward, terminated = environment.step(actions[step], recording.state[step + 1])
+        stepped = clock()
+        _check_finite(rows[step + 1], reward, step + 1)
+        recording.reward[step] = reward
+        recording.step_seconds[step] = stepped - stepping_since
+        recording.commit(step + 1)
+        simulating += stepped - stepping_since
+        deciding += stepping_since - deciding_since
+        fallen = task.fallen(rows[step + 1 : step + 2])[0]
+        if fallen or terminated:
+            ending = "terminated", "fall" if fallen else "environment"
+            break
+    wall = clock() - began
+    return Finished(*ending, wall, PhaseSeconds(simulating, deciding, wall - simulating - deciding))
+
+
+def _reset(environment: Environment, recording: Recording, seed: int, target_velocity: Float32 | None) -> None:
+    recording.begin()
+    environment.reset(seed, recording.state[0], target_velocity)
+    _check_finite(recording.state[0], 0.0, 0)
+    recording.beat()
+
+
+def _read_only(array: Float32) -> Float32:
+    """The same memory, for those who only read what was recorded."""
+    view = array.view()
+    view.flags.writeable = False
+    return view
+
+
+def _check_finite(row: Float32, reward: float, step: int) -> None:
+    if not np.isfinite(row).all() or not math.isfinite(reward):
+        column = int(np.argmin(np.isfinite(row)))
+        raise SimulatorFailure(f"column {column} is {row[column]} and the reward {reward} at step {step}", "non_finite")

@@ -1,0 +1,69 @@
+"""Gymnasium environments behind the worker's interface give Gymnasium's own numbers."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+pytest.importorskip("gymnasium", reason="Gymnasium is not installed")
+
+import gymnasium
+
+from rollout.environments.gymnasium_environment import GymnasiumEnvironment
+
+
+def test_rows_and_rewards_equal_gymnasiums_own() -> None:
+    own = gymnasium.make("Pendulum-v1")
+    environment = GymnasiumEnvironment("gymnasium:Pendulum-v1")
+    assert (environment.state_size, environment.action_size) == (3, 1)
+    row = np.empty(3, np.float32)
+    for seed in (7, 8, 7):
+        environment.reset(seed, row)
+        np.testing.assert_array_equal(row, own.reset(seed=seed)[0])
+        for action in np.random.default_rng(seed).uniform(-2, 2, (50, 1)).astype(np.float32):
+            observation, reward, terminated, _, _ = own.step(action)
+            assert environment.step(action, row) == (float(reward), terminated)
+            np.testing.assert_array_equal(row, observation)
+    environment.close()
+
+
+def test_the_registered_time_limit_does_not_interfere() -> None:
+    environment = GymnasiumEnvironment("Pendulum-v1")
+    row = np.empty(3, np.float32)
+    environment.reset(0, row)
+    for _ in range(250):  # registered: 200
+        assert environment.step(np.zeros(1, np.float32), row)[1] is False
+
+
+def test_terminated_is_what_the_environment_says() -> None:
+    environment = GymnasiumEnvironment("MountainCarContinuous-v0")
+    row = np.empty(2, np.float32)
+    environment.reset(0, row)
+    ended = False
+    for _ in range(500):
+        push = np.array([np.sign(row[1]) or 1.0], np.float32)  # with the velocity: swings up to the goal
+        _, ended = environment.step(push, row)
+        if ended:
+            break
+    assert ended
+    assert row[0] >= 0.45
+
+
+@pytest.mark.parametrize("value", [-2.5, 2.1, float("nan")])
+def test_actions_outside_the_bounds_are_refused(value: float) -> None:
+    environment = GymnasiumEnvironment("Pendulum-v1")
+    row = np.empty(3, np.float32)
+    environment.reset(0, row)
+    with pytest.raises(ValueError, match=r"action\[0\] is .*, not within \[-2.0, 2.0\]"):
+        environment.step(np.array([value], np.float32), row)
+
+
+def test_a_target_velocity_is_refused() -> None:
+    environment = GymnasiumEnvironment("Pendulum-v1")
+    with pytest.raises(ValueError, match="Pendulum-v1 has no target velocity"):
+        environment.reset(0, np.empty(3, np.float32), np.zeros((2, 3)))
+
+
+def test_discrete_actions_are_refused() -> None:
+    with pytest.raises(ValueError, match="CartPole-v1: the action must be a Box, not Discrete"):
+        GymnasiumEnvironment("CartPole-v1")

@@ -1,0 +1,68 @@
+"""The newest policy that can be used."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+
+import pytest
+from fake_replay_api import FakeApi
+from scenario import pendulum, simba_policy
+
+from gaitfleet.policy import NumpyPolicy
+from rollout.connection import Connection
+from rollout.policy_source import PolicyMismatchError, PolicySource, check_fits
+from rollout.settings import RolloutSettings
+
+
+@pytest.fixture
+def api() -> Iterator[FakeApi]:
+    with FakeApi(pendulum()).serving() as api:
+        yield api
+
+
+@pytest.fixture
+def source(api: FakeApi) -> Iterator[PolicySource]:
+    source = PolicySource(Connection(RolloutSettings(run="test", replay_api_url=api.url)), api.task.description)
+    source.start()
+    yield source
+    source.stop()
+    api.publish(99, b"ends the long poll")
+
+
+def version(source: PolicySource) -> int:
+    policy = source.newest()
+    return 0 if policy is None else policy.version
+
+
+def test_policies_arrive_as_they_are_published(api: FakeApi, source: PolicySource) -> None:
+    assert source.newest() is None
+    assert source.age_seconds() == 0.0
+    for number in (1, 5):
+        api.publish(number, simba_policy(api.task.description, number))
+        api.wait_for(lambda _, number=number: version(source) == number, seconds=3)  # type: ignore[misc]
+    assert source.age_seconds() < 3.0
+
+
+def test_a_damaged_policy_is_left_out(api: FakeApi, source: PolicySource) -> None:
+    api.publish(1, simba_policy(api.task.description, 1))
+    api.wait_for(lambda _: version(source) == 1, seconds=3)
+    api.publish(2, b"damaged")
+    api.publish(3, simba_policy(api.task.description, 3))
+    api.wait_for(lambda _: version(source) == 3, seconds=5)
+    assert source.mismatch is None
+
+
+def test_a_policy_of_another_task_is_a_clear_error(api: FakeApi, source: PolicySource) -> None:
+    api.publish(4, simba_policy(api.task.description, 4, observation_hash="0123456789abcdef"))
+    api.wait_for(lambda _: source.mismatch is not None, seconds=3)
+    assert source.newest() is None
+    assert "observation_hash of policy 4 is '0123456789abcdef', the task's" in str(source.mismatch)
+
+
+def test_sizes_are_held_against_the_task(api: FakeApi) -> None:
+    task = api.task.description
+    check_fits(NumpyPolicy.from_bytes(simba_policy(task)), task)
+    wide = NumpyPolicy.from_bytes(simba_policy(dataclasses.replace(task, action_names=("a", "b"))))
+    with pytest.raises(PolicyMismatchError, match="action_size of policy 1 is 2, the task's 1"):
+        check_fits(wide, task)
