@@ -285,11 +285,12 @@ class ReplayClient:
     # --- plumbing ---------------------------------------------------------------------------------------------------
 
     def _json(self, model: type[Model], method: str, path: str, **arguments: Any) -> Model:
-        if "content" in arguments:
-            arguments["headers"] = {"Content-Type": "application/json"}
         return model.model_validate_json(self._call(method, self._run + path, **arguments).content)
 
     def _call(self, method: str, path: str, **arguments: Any) -> httpx.Response:
+        if "content" in arguments:
+            arguments["headers"] = {"Content-Type": "application/json"}
+
         def once() -> httpx.Response:
             try:
                 answer = self._http.request(method, path, **arguments)

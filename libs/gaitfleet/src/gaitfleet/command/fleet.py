@@ -12,7 +12,6 @@ from pathlib import Path
 import httpx
 
 from gaitfleet.command.processes import Child, ProcessFailedError, free_port, port_is_open, wait_until
-from gaitfleet.experiment import Experiment, ProstheticsTask
 
 API_START_SECONDS = 120.0
 """Time for the API to start: it waits for the database and creates its indexes."""
@@ -73,11 +72,11 @@ class Fleet:
         api = self._start("replay-api", "replay_api", "GAITFLEET_REPLAY_API_", environment, stop_seconds=20.0)
         wait_until(self._api_is_ready, api, seconds=API_START_SECONDS)
 
-    def start_workers(self, experiment: Experiment) -> None:
+    def start_workers(self) -> None:
         """Start the trainer and the rollouts of a run that exists."""
         options = self._options
-        prosthetics = isinstance(experiment.task, ProstheticsTask)
-        trainer = {"DEVICE": options.device, "THREADS": "1" if prosthetics else "2"}
+        # Simulators fill the other cores; a second thread of the trainer would only wait for its turn beside them.
+        trainer = {"DEVICE": options.device, "THREADS": "1"}
         self._start("trainer", "trainer", "GAITFLEET_TRAINER_", self._for_run(trainer), stop_seconds=30.0)
         for name, role, simulators in (
             ("rollout", "train", options.workers),

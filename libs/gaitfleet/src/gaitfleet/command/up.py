@@ -63,13 +63,13 @@ def up(
     options = FleetOptions(
         run, data_dir, port, workers, evaluators, mongodb_uri, checkpoint_store, s3_endpoint_url, device
     )
-    console = Console(stderr=True)
+    console = Console(stderr=True, soft_wrap=True, highlight=False)
     try:
         chosen = None if experiment is None else read_experiment(experiment)
         with _only_one(data_dir), _stop_signals() as stopping:
             _run_fleet(options, chosen, stop_after_episodes, stopping, console)
     except GaitfleetError as error:
-        console.print(f"gaitfleet up: {error}", style="red", highlight=False, soft_wrap=True)
+        console.print(f"gaitfleet up: {error}", style="red")
         raise typer.Exit(1) from None
 
 
@@ -128,29 +128,30 @@ def _run_fleet(
 ) -> None:
     fleet = Fleet(options)
     try:
-        console.print(f"starting; data and logs in {options.data_dir.resolve()}", highlight=False)
+        console.print(f"starting; data and logs in {options.data_dir.resolve()}")
         fleet.start_storage()
         with ReplayClient(fleet.api_url, run=options.run, timeout_seconds=10.0, attempts=1) as client:
-            used = _open_run(client, options.run, experiment)
+            _open_run(client, options.run, experiment)
             _say_where_it_stands(client.status(), console)
             if not stopping.requested:
-                fleet.start_workers(used)
+                fleet.start_workers()
                 _watch(fleet, client, stop_after, stopping, console)
-            console.print("stopping: rollouts, trainer, replay API, database", highlight=False)
+            console.print("stopping: rollouts, trainer, replay API, database")
     finally:
         fleet.stop()
-    console.print("stopped; the same command continues the run", highlight=False)
+    console.print("stopped; the same command continues the run")
 
 
-def _open_run(client: ReplayClient, run: str, experiment: Experiment | None) -> Experiment:
+def _open_run(client: ReplayClient, run: str, experiment: Experiment | None) -> None:
     """Create the run or find it; without an experiment an existing run keeps its own."""
     if experiment is None:
         try:
-            return client.run().experiment
+            client.run()
+            return
         except NotFoundError:
             experiment = read_experiment(DEFAULT_EXPERIMENT)
     try:
-        return client.create_run(experiment).experiment
+        client.create_run(experiment)
     except ConflictError as error:
         raise ExperimentError(
             f"{error}; continue it without --experiment, or choose another --run than {run!r}"
@@ -160,11 +161,11 @@ def _open_run(client: ReplayClient, run: str, experiment: Experiment | None) -> 
 def _say_where_it_stands(status: RunStatus, console: Console) -> None:
     stored = sum(status.episodes.values())
     if not stored and status.checkpoint is None:
-        console.print(f"run {status.run}: new", highlight=False)
+        console.print(f"run {status.run}: new")
         return
     step = "no checkpoint yet" if status.checkpoint is None else f"checkpoint at update {status.checkpoint.step:,}"
     steps = f"{status.environment_steps:,} environment steps"
-    console.print(f"run {status.run}: continuing from {stored:,} episodes, {steps}, {step}", highlight=False)
+    console.print(f"run {status.run}: continuing from {stored:,} episodes, {steps}, {step}")
 
 
 def _watch(fleet: Fleet, client: ReplayClient, stop_after: int | None, stopping: _Stop, console: Console) -> None:
@@ -174,7 +175,7 @@ def _watch(fleet: Fleet, client: ReplayClient, stop_after: int | None, stopping:
         shown_at = -LINE_SECONDS
         while not stopping.requested:
             for message in fleet.watch():
-                console.print(message, highlight=False)
+                console.print(message)
             status = _status(client)
             if status is not None:
                 if live is not None:

@@ -32,7 +32,7 @@ with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
     from opensim.simulation import _simulation as _swig
     from osim.env.osim import OsimModel, ProstheticsEnv, Spec
 
-# OpenSim logs to stdout and into opensim.log in the working directory; whatever matters arrives as an exception
+# OpenSim logs to stdout, model conversions and renamed parts mostly; whatever matters arrives as an exception
 opensim.Logger.setLevelString("Off")
 
 Float32 = npt.NDArray[np.float32]

@@ -1,0 +1,349 @@
+"""What does a rollout worker cost on top of OpenSim's integrator?
+
+For each model and integrator setting, every contender plays the same episode again and again, turn by turn. The time
+of a step is its median over the repeats, which keeps the noise of a busy machine out of the ratio. `integrator` only
+resets and integrates; the others are read against it. The second table compares reading one state row with building
+osim-rl's dictionary, both straight after an integration, when caches are cold.
+
+    python benchmarks/bench_rollout.py --repeats 15 --json rollout.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from itertools import pairwise
+from pathlib import Path
+from time import perf_counter
+from typing import Any, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from gaitfleet.experiment import ProstheticsTask, SimulatorSettings
+from gaitfleet.policy import Activation, LayerNorm, Linear, NumpyPolicy, PolicyDescription, Residual
+from gaitfleet.task import TaskDescription, make_task
+from gaitfleet.task.prosthetics_layout import Model, action_names
+from rollout.environments.opensim_compatibility import OpenSimModel
+from rollout.environments.prosthetics import ProstheticsEnvironment
+from rollout.exploration import Exploration, make_actor
+from rollout.recording import Recording, RecordingShape, SharedBlock
+from rollout.worker import run_episode
+
+Float32 = npt.NDArray[np.float32]
+
+FLOOR = 0.90
+"""Least acceptable steps/s of a contender as a share of the integrator's."""
+
+HELD_STEPS = 4
+"""Steps for which one random action is held."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How the simulator runs."""
+
+    model: Model
+    integrator: str
+    accuracy: float
+
+    def __str__(self) -> str:
+        return f"{self.model} {self.integrator} {self.accuracy:g}"
+
+
+INTEGRATORS = (("SemiExplicitEuler2", 1e-3), ("RungeKuttaMerson", 1e-3), ("RungeKuttaMerson", 5e-5))
+"""Two ways to train, and osim-rl's own, which evaluates."""
+
+
+class Contender(ABC):
+    """Something that plays an episode of given actions."""
+
+    @abstractmethod
+    def episode(self, actions: Float32) -> tuple[list[float], Float32]:
+        """Play `actions`, [T, A] in [0, 1].
+
+        Returns
+        -------
+        seconds
+            For the reset and each step, [T + 1]. All that the contender does belongs to one of them.
+        state
+            The last row, [S]: the same for all contenders, or they did not do the same work.
+        """
+
+
+class Integrator(Contender):
+    """The bare loop. Only resets and integrations are timed, not what is done between them.
+
+    The realization belongs to osim-rl's trajectory: the next step starts from the controls evaluated in it. Without it
+    the integrator would solve another problem, with fewer evaluations.
+    """
+
+    def __init__(self, setting: Setting, steps: int) -> None:
+        self.simulator = OpenSimModel(setting.model, True, setting.integrator, setting.accuracy)
+
+    def episode(self, actions: Float32) -> tuple[list[float], Float32]:
+        simulator, rows = self.simulator, actions.tolist()
+        start = perf_counter()
+        simulator.reset()
+        seconds = [perf_counter() - start]
+        for excitations in rows:
+            simulator.model.realizeAcceleration(simulator.state)
+            simulator.set_excitations(excitations)
+            start = perf_counter()
+            simulator.integrate()
+            seconds.append(perf_counter() - start)
+        state = np.empty(len(simulator.layout), np.float32)
+        simulator.extract(state)
+        return seconds, state
+
+
+class Environment(Contender):
+    """What a worker asks of the simulator: check and set excitations, integrate, write the state row, reward."""
+
+    def __init__(self, setting: Setting, steps: int) -> None:
+        self.environment = ProstheticsEnvironment(
+            setting.model, round=2, integrator=setting.integrator, accuracy=setting.accuracy
+        )
+        self.rows = np.empty((steps + 1, self.environment.state_size), np.float32)
+        self.target_velocity = np.tile(np.array([1.25, 0, 0], np.float32), (steps + 1, 1))
+
+    def episode(self, actions: Float32) -> tuple[list[float], Float32]:
+        environment, rows = self.environment, self.rows
+        clock = [perf_counter()]
+        environment.reset(0, rows[0], self.target_velocity)
+        clock.append(perf_counter())
+        for i, action in enumerate(actions):
+            environment.step(action, rows[i + 1])
+            clock.append(perf_counter())
+        return [end - start for start, end in pairwise(clock)], rows[len(actions)]
+
+
+class Worker(Contender):
+    """The worker's own loop: observation and a policy of the shipped size for every decision, recording, endings.
+
+    The policy's sample is drawn and thrown away, so that all contenders act alike.
+    """
+
+    def __init__(self, setting: Setting, steps: int) -> None:
+        simulator = SimulatorSettings(integrator=setting.integrator, accuracy=setting.accuracy)
+        self.task = make_task(
+            ProstheticsTask(model=setting.model, round=2, simulator=simulator, time_limit_steps=steps)
+        )
+        self.environment = Clocked(
+            ProstheticsEnvironment(setting.model, round=2, integrator=setting.integrator, accuracy=setting.accuracy)
+        )
+        shape = RecordingShape.of(self.task.description)
+        self.recording = Recording(SharedBlock(shape.nbytes), shape)
+        self.policy = shipped_size_policy(self.task.description)
+
+    def episode(self, actions: Float32) -> tuple[list[float], Float32]:
+        sample = make_actor(Exploration(kind="sampled"), self.policy, actions.shape[1], seed=0)
+        decisions = iter(self.task.to_policy(actions[::HELD_STEPS]))
+
+        def act(observation: Float32) -> Float32:
+            sample(observation)
+            return next(decisions)
+
+        self.environment.clock = [perf_counter()]
+        played = self.recording
+
+        def all_played() -> bool:
+            return played.steps == len(actions)
+
+        run_episode(self.environment, self.task, act, played, seed=0, stopping=all_played)
+        seconds = [end - start for start, end in pairwise(self.environment.clock)]
+        return seconds, played.state[len(actions)]
+
+
+class Clocked:
+    """An environment that notes when each of its calls ended."""
+
+    def __init__(self, environment: ProstheticsEnvironment) -> None:
+        self.clock: list[float] = []
+        self.state_size, self.action_size = environment.state_size, environment.action_size
+        self.close = environment.close
+        self._environment = environment
+
+    def reset(self, seed: int, state: Float32, target_velocity: Float32 | None) -> None:
+        self._environment.reset(seed, state, target_velocity)
+        self.clock.append(perf_counter())
+
+    def step(self, action: Float32, state: Float32) -> tuple[float, bool]:
+        answer = self._environment.step(action, state)
+        self.clock.append(perf_counter())
+        return answer
+
+
+def shipped_size_policy(task: TaskDescription) -> NumpyPolicy:
+    """A random actor of the shipped size: one SimBa block of 128."""
+    generator, hidden = np.random.default_rng(0), 128
+    layers = (
+        Linear(name="in"),
+        Residual(layers=(LayerNorm(name="n"), Linear(name="up"), Activation(kind="relu"), Linear(name="down"))),
+        LayerNorm(name="out"),
+        Linear(name="head"),
+    )
+    sizes = {
+        "in": (hidden, task.observation_size),
+        "up": (4 * hidden, hidden),
+        "down": (hidden, 4 * hidden),
+        "head": (2 * task.action_size, hidden),
+        "n": (hidden,),
+        "out": (hidden,),
+    }
+    tensors = {f"{name}.weight": 0.1 * generator.normal(size=size).astype(np.float32) for name, size in sizes.items()}
+    tensors |= {f"{name}.bias": np.zeros(size[0], np.float32) for name, size in sizes.items()}
+    tensors |= {"normalizer.mean": np.zeros(task.observation_size, np.float32)}
+    tensors |= {"normalizer.std": np.ones(task.observation_size, np.float32)}
+    description = PolicyDescription(
+        run="bench",
+        version=1,
+        observation_size=task.observation_size,
+        action_size=task.action_size,
+        observation_hash=task.observation_hash,
+        observation_clip=5.0,
+        layers=layers,
+        head="tanh_normal",
+    )
+    return NumpyPolicy(description, {name: tensor.astype(np.float32) for name, tensor in tensors.items()})
+
+
+CONTENDERS: dict[str, Callable[[Setting, int], Contender]] = {
+    "integrator": Integrator,
+    "environment": Environment,
+    "worker": Worker,
+}
+"""By name, made of a setting and the steps of an episode. `integrator` is what the others are divided by."""
+
+
+def episode_actions(steps: int) -> Float32:
+    """Seeded random excitations, [T, A], multiples of 1/128: so the way to policy units and back is exact."""
+    held = np.random.default_rng(0).integers(0, 129, (-(-steps // HELD_STEPS), len(action_names()))) / np.float32(128)
+    return np.repeat(held.astype(np.float32), HELD_STEPS, axis=0)[:steps]
+
+
+def bench_contenders(setting: Setting, steps: int, repeats: int) -> list[dict[str, Any]]:
+    """One result per contender."""
+    contenders = {name: make(setting, steps) for name, make in CONTENDERS.items()}
+    seconds: dict[str, list[list[float]]] = {name: [] for name in contenders}
+    last_rows: dict[str, Float32] = {}
+    actions = episode_actions(steps)
+    for contender in contenders.values():
+        contender.episode(actions[:5])  # warms up
+    for repeat in range(repeats):
+        for name in list(contenders)[:: 1 if repeat % 2 else -1]:
+            own, last_rows[name] = contenders[name].episode(actions)
+            seconds[name].append(own)
+    if not all(np.array_equal(row, last_rows["integrator"]) for row in last_rows.values()):
+        raise RuntimeError(f"{setting}: the contenders did not play the same episode")
+    # [repeat, step] -> [step] -> one episode
+    episode = {name: float(np.median(np.array(own), axis=0).sum()) for name, own in seconds.items()}
+    return [
+        {
+            **asdict(setting),
+            "contender": name,
+            "steps_per_second": steps / episode[name],
+            "ratio": episode["integrator"] / episode[name],
+            "episode_seconds": [sum(own) for own in seconds[name]],
+        }
+        for name in contenders
+    ]
+
+
+def bench_extraction(setting: Setting, steps: int) -> dict[str, Any]:
+    """Median microseconds of reading a row and of the dictionary, on alternate steps of one trajectory."""
+    simulator = OpenSimModel(setting.model, True, setting.integrator, setting.accuracy)
+    row = np.empty(len(simulator.layout), np.float32)
+    spent: dict[str, list[float]] = {"realize": [], "read": [], "dictionary": [], "read_again": []}
+
+    def timed(name: str, call: Any, *arguments: Any) -> None:
+        start = perf_counter()
+        call(*arguments)
+        spent[name].append((perf_counter() - start) * 1e6)
+
+    simulator.reset()
+    for i, excitations in enumerate(episode_actions(steps).tolist()):
+        simulator.set_excitations(excitations)
+        simulator.integrate()
+        # both need it, and nothing else does: OpenSim evaluates the model once more at the end of the step
+        timed("realize", simulator.model.realizeAcceleration, simulator.state)
+        if i % 2:
+            timed("dictionary", simulator.compute_state_desc)
+        else:
+            timed("read", simulator.extract, row)
+            timed("read_again", simulator.extract, row)
+    return {**asdict(setting), **{f"{name}_microseconds": statistics.median(own) for name, own in spent.items()}}
+
+
+def machine() -> dict[str, Any]:
+    """What the numbers were measured on."""
+    file = Path("/proc/cpuinfo")
+    lines = file.read_text().splitlines() if file.exists() else []
+    models = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
+    return {
+        "cpu": models[0] if models else platform.processor(),
+        "cores": os.cpu_count(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        **{name: version(name) for name in ("opensim", "osim-rl", "numpy")},
+        "peak_memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+    }
+
+
+def commit() -> str | None:
+    """The checked-out commit; None outside a repository."""
+    command = ["git", "rev-parse", "HEAD"]
+    result = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
+    return result.stdout.strip() if result.returncode == 0 else None
+
+
+def print_tables(results: list[dict[str, Any]], extraction: list[dict[str, Any]], settings: list[Setting]) -> None:
+    print(f"{'setting':32}{'contender':14}{'steps/s':>9}{'ratio':>8}   floor {FLOOR}")
+    for result in results:
+        setting = Setting(result["model"], result["integrator"], result["accuracy"])
+        verdict = "" if result["contender"] == "integrator" else ("ok" if result["ratio"] >= FLOOR else "BELOW")
+        numbers = f"{result['steps_per_second']:9.1f}{result['ratio']:8.3f}"
+        print(f"{setting!s:32}{result['contender']:14}{numbers}   {verdict}")
+    print(f"\n{'microseconds per row':32}{'realize':>9}{'row':>9}{'row, warm':>11}{'dictionary':>12}")
+    for setting, times in zip(settings, extraction, strict=True):
+        cold, warm, dictionary = (times[f"{name}_microseconds"] for name in ("read", "read_again", "dictionary"))
+        print(f"{setting!s:32}{times['realize_microseconds']:9.0f}{cold:9.0f}{warm:11.0f}{dictionary:12.0f}")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--steps", type=int, default=30, help="steps per episode; random walkers fall at 60 to 130")
+    parser.add_argument("--repeats", type=int, default=15, help="episodes per contender and setting")
+    parser.add_argument("--models", nargs="+", choices=get_args(Model), default=["2D", "3D"])
+    parser.add_argument("--json", type=Path, metavar="FILE", help="where to write the results")
+    arguments = parser.parse_args()
+
+    settings = [Setting(model, *integrator) for model in arguments.models for integrator in INTEGRATORS]
+    results = [r for setting in settings for r in bench_contenders(setting, arguments.steps, arguments.repeats)]
+    extraction = [bench_extraction(setting, arguments.steps) for setting in settings]
+    print_tables(results, extraction, settings)
+    if arguments.json:
+        report = {
+            "commit": commit(),
+            "machine": machine(),
+            "command": sys.argv,
+            "floor": FLOOR,
+            "contenders": results,
+            "extraction": extraction,
+        }
+        arguments.json.write_text(json.dumps(report, indent=2) + "\n")
+    return 0 if all(result["ratio"] >= FLOOR for result in results) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,5 @@
+"""`python -m gaitfleet` is the `gaitfleet` command."""
+
+from gaitfleet.command import app
+
+app()
