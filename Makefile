@@ -7,16 +7,19 @@ PACKAGES := libs/gaitfleet services/replay-api services/trainer services/rollout
 SOURCES := libs/gaitfleet/src services/replay-api/src services/trainer/src services/rollout/src
 ARGS ?=
 
-.PHONY: help run test test-e2e check bench install install-dev clean
+.PHONY: help run test test-isolation test-e2e check bench install install-dev clean
 
 help: ## Show this help
-	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
 
 run: install ## Install, then train the prosthetic walker on this machine (ARGS="--workers 4", see `gaitfleet up --help`)
 	$(BIN)/gaitfleet up $(ARGS)
 
 test: install-dev ## Install, then run the tests
-	$(BIN)/python -m pytest -m "not e2e" $(ARGS)
+	$(BIN)/python -m pytest -m "not e2e and not isolation" $(ARGS)
+
+test-isolation: install-dev ## Test each service in an environment that holds only that service (minutes)
+	$(BIN)/python -m pytest -m isolation $(ARGS)
 
 test-e2e: install-dev ## Let the whole system learn Pendulum-v1 (minutes)
 	$(BIN)/python -m pytest -m e2e $(ARGS)
