@@ -1,0 +1,157 @@
+"""What learns: algorithm and normaliser of one run, without the network.
+
+`Agent` takes batches and gives checkpoints. Where batches come from and checkpoints go to is `learner`'s business.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from gaitfleet import policy
+from gaitfleet.checkpoint import Checkpoint, decode_checkpoint, encode_checkpoint
+from gaitfleet.errors import GaitfleetError
+from gaitfleet.experiment import Experiment
+from gaitfleet.task.registry import make_task
+from gaitfleet.wire import RunDescription
+from trainer.algorithms import make_algorithm
+from trainer.networks import describe_layers, gradient_norm
+from trainer.normalizer import Normalizer
+from trainer.snapshot import CheckpointMismatchError, Counters, Tensors, capture, restore, to_arrays
+from trainer.transitions import Transitions, UpdateResult
+
+
+class TaskMismatchError(GaitfleetError):
+    """This trainer computes another observation than the replay API: their versions differ."""
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A copy of an agent at one moment, still on its device; nothing changes it any more."""
+
+    description: policy.PolicyDescription
+    policy_tensors: Tensors
+    trainer_tensors: Tensors
+    counters: Counters
+
+    @property
+    def step(self) -> int:
+        """Updates done."""
+        return self.description.version
+
+    def encode(self) -> bytes:
+        """The checkpoint's body.
+
+        Raises
+        ------
+        NonFiniteError
+            When a weight or a moment is not finite; such a checkpoint is never written.
+        """
+        return encode_checkpoint(
+            Checkpoint(
+                policy=self.description,
+                policy_tensors=to_arrays(self.policy_tensors),
+                trainer_tensors=to_arrays(self.trainer_tensors),
+                counters=self.counters,
+            )
+        )
+
+
+class Agent:
+    """Algorithm and normaliser of one run.
+
+    Parameters
+    ----------
+    description
+        The run.
+    device
+        What it computes on.
+
+    Raises
+    ------
+    TaskMismatchError
+        When the run's observation is not the one that this version computes.
+    """
+
+    def __init__(self, description: RunDescription, device: torch.device) -> None:
+        task = make_task(description.experiment.task).description
+        if task.observation_hash != description.observation_hash:
+            raise TaskMismatchError(
+                f"run {description.run!r} has observation hash {description.observation_hash}, this trainer computes "
+                f"{task.observation_hash}: trainer and replay API are of different versions"
+            )
+        self.run = description.run
+        self.device = device
+        self.experiment: Experiment = description.experiment
+        self.observation_size, self.action_size = task.observation_size, task.action_size
+        self.observation_hash = description.observation_hash
+        settings = self.experiment.algorithm
+        self.algorithm = make_algorithm(
+            settings,
+            observation_size=self.observation_size,
+            action_size=self.action_size,
+            seed=self.experiment.seed,
+            device=device,
+        )
+        self.normalizer = Normalizer.empty(self.observation_size, settings.observation_clip, device)
+
+    @property
+    def updates(self) -> int:
+        """Updates done in the whole run."""
+        return self.algorithm.state.updates
+
+    def learn(self, batch: Transitions) -> UpdateResult:
+        """One update from a batch as it was sampled, on this agent's device."""
+        self.normalizer.update(batch.observation)
+        observation, next_observation = self.normalizer.normalize(batch.observation, batch.next_observation)
+        return self.algorithm.learn(batch.with_observations(observation, next_observation))
+
+    def gradient_norms(self) -> dict[str, torch.Tensor]:
+        """Norms of the gradients that the last update left behind, by network."""
+        state = self.algorithm.state
+        return {"actor": gradient_norm(state.actor), "critic": gradient_norm(state.critics)}
+
+    def snapshot(self) -> Snapshot:
+        """A copy of everything, taken without waiting for the device. At least one update must have been done."""
+        actor = self.algorithm.state.actor
+        mean, std = self.normalizer.parameters()
+        description = policy.PolicyDescription(
+            run=self.run,
+            version=self.updates,
+            observation_size=self.observation_size,
+            action_size=self.action_size,
+            observation_hash=self.observation_hash,
+            observation_clip=self.normalizer.clip,
+            layers=describe_layers(actor),
+            head=self.algorithm.head,
+            log_std_bounds=self.algorithm.log_std_bounds,
+        )
+        tensors, counters = capture(self.algorithm.state, "algorithm")
+        more_tensors, more_counters = capture(self.normalizer, "normalizer")
+        actor_tensors = {name: tensor.detach().clone() for name, tensor in actor.state_dict().items()}
+        return Snapshot(
+            description=description,
+            policy_tensors=actor_tensors | {"normalizer.mean": mean, "normalizer.std": std},
+            trainer_tensors=tensors | more_tensors,
+            counters=counters | more_counters,
+        )
+
+    def restore(self, body: bytes) -> None:
+        """Go on from a checkpoint, bit for bit.
+
+        Raises
+        ------
+        CodecError
+            When the bytes are not a checkpoint.
+        CheckpointMismatchError
+            When they are one of other networks.
+        """
+        checkpoint = decode_checkpoint(body)
+        if checkpoint.policy.observation_hash != self.observation_hash:
+            raise CheckpointMismatchError(
+                f"the checkpoint's observation hash is {checkpoint.policy.observation_hash}, the run's is "
+                f"{self.observation_hash}"
+            )
+        restore(self.algorithm.state, "algorithm", checkpoint.trainer_tensors, checkpoint.counters)
+        restore(self.normalizer, "normalizer", checkpoint.trainer_tensors, checkpoint.counters)

@@ -1,0 +1,112 @@
+"""Settings of the trainer, from environment variables with the prefix ``GAITFLEET_TRAINER_``."""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import socket
+from pathlib import Path
+from typing import Self
+
+import torch
+from pydantic import Field, SecretStr, ValidationError, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from gaitfleet.identity import RUN_PATTERN
+
+MOST_THREADS = 4
+"""Threads of an update by default at most: matrices of a few hundred rows gain nothing from more."""
+
+
+def default_threads() -> int:
+    """Half of the cores: the simulators beside it on a laptop need the others, and threads that must wait for a core
+    make an update slower than one thread alone."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(cores // 2, MOST_THREADS))
+
+
+def default_holder() -> str:
+    """Host name and a random part: unique for each start."""
+    host = re.sub(r"[^A-Za-z0-9._-]", "-", socket.gethostname())[:80] or "trainer"
+    return f"{host}-{secrets.token_hex(4)}"
+
+
+class TrainerSettings(BaseSettings):
+    """What differs between places; what is learned, and how, comes from the run's experiment."""
+
+    model_config = SettingsConfigDict(env_prefix="GAITFLEET_TRAINER_", frozen=True)
+
+    replay_api_url: str = Field(
+        default="http://127.0.0.1:8000", pattern=r"^https?://\S+$", description="Base URL of the replay API."
+    )
+    token: SecretStr | None = Field(default=None, description="Bearer token of role trainer.")
+    token_file: Path | None = Field(default=None, description="File that holds the token, instead of `token`.")
+    run: str = Field(pattern=RUN_PATTERN, description="Id of the run to train.")
+    device: str = Field(
+        default="auto",
+        pattern=r"^(auto|cpu|cuda(:\d+)?)$",
+        description="`auto` (a GPU if there is one), `cpu` or `cuda`.",
+    )
+    threads: int = Field(
+        default_factory=default_threads, ge=1, le=256, description="Threads of an update; default half of the cores."
+    )
+    half_precision: bool = Field(
+        default=False, description="Fetch observations as float16: half the bytes, three digits."
+    )
+    metrics_port: int = Field(default=0, ge=0, le=65_535, description="Port of the Prometheus metrics; 0: none.")
+    lease_ttl_seconds: float = Field(
+        default=30.0, ge=3, le=600, description="After so long without a sign of life another trainer may take over."
+    )
+    holder: str = Field(
+        default_factory=default_holder,
+        max_length=100,
+        pattern=r"^[A-Za-z0-9._-]+$",
+        description="Who holds the lease; unique for each start.",
+    )
+    log_level: str = Field(
+        default="INFO", pattern=r"^(?i:debug|info|warning|error)$", description="Least level that is logged."
+    )
+
+    @model_validator(mode="after")
+    def _one_token(self) -> Self:
+        if self.token is not None and self.token_file is not None:
+            raise ValueError("token and token_file are both set; set one")
+        return self
+
+    def read_token(self) -> str | None:
+        """The token, from wherever it is; None when authentication is off.
+
+        Raises
+        ------
+        OSError
+            When `token_file` cannot be read.
+        """
+        if self.token_file is not None:
+            return self.token_file.read_text(encoding="utf-8").strip()
+        return None if self.token is None else self.token.get_secret_value()
+
+    def torch_device(self) -> torch.device:
+        """The device that `device` means here.
+
+        Raises
+        ------
+        ValueError
+            When a GPU is asked for and there is none.
+        """
+        if self.device == "auto":
+            return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        if self.device != "cpu" and not torch.cuda.is_available():
+            raise ValueError(f"device is {self.device!r}, but torch {torch.__version__} finds no GPU here")
+        return torch.device(self.device)
+
+
+def explain(error: ValidationError) -> str:
+    """One line for each setting that is wrong: its environment variable, why, and the value unless that is a secret."""
+    lines = []
+    for item in error.errors():
+        name = "".join(str(part) for part in item["loc"])
+        shown = isinstance(item["input"], str) and not name.startswith("token")
+        value = f" (got {item['input']!r})" if shown else ""
+        lines.append(f"GAITFLEET_TRAINER_{name.upper()}: {item['msg'].removeprefix('Value error, ')}{value}")
+    return "\n".join(lines)

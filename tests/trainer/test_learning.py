@@ -1,0 +1,164 @@
+"""Both algorithms learn what can be checked, and compute what the papers say."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from gaitfleet.experiment import NetworkSettings, SacSettings, Td3Settings
+from tests.trainer.toys import CPU, noise_transitions, small_agent
+from trainer.algorithms import Algorithm, make_algorithm
+from trainer.sac import losses as sac_losses
+from trainer.sac.networks import log_tanh_derivative, sample_action
+from trainer.td3 import losses as td3_losses
+from trainer.transitions import Transitions
+
+ALGORITHMS = ("sac", "td3")
+MLP = NetworkSettings(kind="mlp", hidden_size=32, blocks=2)
+
+
+def make(name: str, *, observation_size: int, action_size: int, seed: int = 0) -> Algorithm:
+    rates = {"actor_learning_rate": 3e-3, "critic_learning_rate": 3e-3, "target_update_rate": 0.02}
+    common = {"actor": MLP, "critic": MLP, **rates}
+    settings = SacSettings(**common) if name == "sac" else Td3Settings(**common)
+    return make_algorithm(settings, observation_size=observation_size, action_size=action_size, seed=seed, device=CPU)
+
+
+def best_action(algorithm: Algorithm, observation: Tensor) -> Tensor:
+    with torch.no_grad():
+        output: Tensor = algorithm.state.actor(observation)
+    mean = output.chunk(2, dim=-1)[0] if algorithm.head == "tanh_normal" else output
+    return mean.tanh()
+
+
+def bandit(generator: torch.Generator, act: Callable[[Tensor], Tensor]) -> Transitions:
+    """One step: the reward is highest where the action equals the observation."""
+    observation = torch.rand((128, 2), generator=generator) * 1.6 - 0.8
+    action = act(observation)
+    reward = -(action - observation).square().sum(-1)
+    return Transitions(observation, action, reward, torch.zeros(128), observation, torch.ones(128))
+
+
+def point_on_a_line(generator: torch.Generator, act: Callable[[Tensor], Tensor]) -> Transitions:
+    """A point that is moved by at most 0.2 and should be at the origin: the best first move depends on what follows."""
+    position = torch.rand((128, 1), generator=generator) * 4 - 2
+    action = act(position)
+    after = (position + 0.2 * action).clamp(-2, 2)
+    reward = -(after.abs() >= 0.15).squeeze(-1).float()
+    return Transitions(position, action, reward, torch.full((128,), 0.9), after, torch.ones(128))
+
+
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_learns_the_best_action_of_every_context(name: str) -> None:
+    algorithm, generator = make(name, observation_size=2, action_size=2), torch.Generator().manual_seed(0)
+    for _ in range(500):
+        algorithm.learn(bandit(generator, lambda o: torch.rand(o.shape, generator=generator) * 2 - 1))
+    reward = bandit(generator, lambda o: best_action(algorithm, o)).reward.mean()
+    assert reward > -0.06, f"a random policy gets -1.1, the best 0; this one gets {reward:.3f}"
+
+
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_learns_to_move_to_a_reward_that_comes_later(name: str) -> None:
+    algorithm, generator = make(name, observation_size=1, action_size=1), torch.Generator().manual_seed(0)
+    for _ in range(700):
+        algorithm.learn(point_on_a_line(generator, lambda o: torch.rand(o.shape, generator=generator) * 2 - 1))
+    position = torch.linspace(-1.0, 1.0, 41)[:, None]
+    for _ in range(12):
+        position = (position + 0.2 * best_action(algorithm, position)).clamp(-2, 2)
+    arrived = (position.abs() < 0.15).float().mean()
+    assert arrived > 0.9, f"after twelve moves {arrived:.0%} of the points are at the origin"
+
+
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_the_same_seed_gives_the_same_weights(name: str) -> None:
+    agents = [small_agent(name) for _ in range(2)]
+    for agent in agents:
+        for number in range(20):
+            agent.learn(noise_transitions(number))
+    bodies = [agent.snapshot().encode() for agent in agents]
+    assert bodies[0] == bodies[1]
+    other = small_agent(name, seed=1)
+    for number in range(20):
+        other.learn(noise_transitions(number))
+    assert other.snapshot().encode() != bodies[0]
+
+
+def test_sac_bootstraps_at_a_time_limit_and_not_after_a_fall() -> None:
+    """Row 0 reached its time limit, row 1 fell, row 2 sums three decisions: the discount is used as it comes."""
+    target = sac_losses.target_q_values(
+        reward=torch.tensor([1.0, 1.0, 2.5]),
+        discount=torch.tensor([0.9, 0.0, 0.9**3]),
+        next_q_values=torch.tensor([[10.0, 10.0, 4.0], [8.0, 8.0, 6.0]]),
+        next_log_prob=torch.tensor([-2.0, -2.0, 1.0]),
+        temperature=torch.tensor(0.5),
+    )
+    by_hand = [1.0 + 0.9 * (8.0 + 0.5 * 2.0), 1.0, 2.5 + 0.729 * (4.0 - 0.5 * 1.0)]
+    torch.testing.assert_close(target, torch.tensor(by_hand))
+
+
+def test_td3_bootstraps_at_a_time_limit_and_not_after_a_fall() -> None:
+    """The rows of the test above, without an entropy."""
+    target = td3_losses.target_q_values(
+        reward=torch.tensor([1.0, 1.0, 2.5]),
+        discount=torch.tensor([0.9, 0.0, 0.9**3]),
+        next_q_values=torch.tensor([[10.0, 10.0, 4.0], [8.0, 8.0, 6.0]]),
+    )
+    torch.testing.assert_close(target, torch.tensor([1.0 + 0.9 * 8.0, 1.0, 2.5 + 0.729 * 4.0]))
+
+
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_an_update_regresses_to_those_targets(name: str) -> None:
+    """With every discount 0, whatever follows is ignored: the error is exactly that to the reward."""
+    algorithm = make(name, observation_size=3, action_size=1)
+    batch = dataclasses.replace(noise_transitions(0), discount=torch.zeros(32))
+    with torch.no_grad():
+        values = algorithm.state.critics(batch.observation, batch.action)
+    result = algorithm.learn(batch)
+    torch.testing.assert_close(result.td_error, (values - batch.reward).abs().mean(0))
+    assert not result.td_error.requires_grad
+
+
+@pytest.mark.parametrize("losses", [sac_losses, td3_losses])
+def test_importance_weights_scale_what_the_critics_learn_from_a_transition(losses: type) -> None:
+    q_values = torch.zeros((2, 2), requires_grad=True)
+    losses.critic_loss(q_values, torch.tensor([1.0, 1.0]), torch.tensor([1.0, 0.25])).backward()
+    gradient = q_values.grad
+    assert gradient is not None
+    torch.testing.assert_close(gradient[:, 1], 0.25 * gradient[:, 0])
+
+
+def test_log_probability_is_that_of_a_squashed_gaussian_even_where_tanh_is_one() -> None:
+    mean, log_std = torch.tensor([[0.3, -9.0, 12.0]]), torch.tensor([[-1.0, 0.5, 1.0]])
+    noise = torch.tensor([[0.7, -1.0, 1.5]])
+    actor = torch.nn.Identity()
+    action, log_prob = sample_action(actor, torch.cat([mean, log_std], dim=-1), noise, (-10.0, 2.0))
+
+    exact = mean.double() + log_std.double().exp() * noise.double()
+    normal = torch.distributions.Normal(mean.double(), log_std.double().exp())
+    derivative = 4.0 / (exact.exp() + (-exact).exp()).square()  # 1 - tanh(x)**2 = 1 / cosh(x)**2
+    torch.testing.assert_close(
+        log_prob.double(), (normal.log_prob(exact) - derivative.log()).sum(-1), rtol=1e-5, atol=1e-4
+    )
+    torch.testing.assert_close(action, exact.tanh().float())
+    assert torch.isfinite(log_tanh_derivative(torch.tensor([-500.0, 500.0]))).all()
+
+
+def test_td3_moves_actor_and_targets_every_second_update() -> None:
+    agent = small_agent("td3")
+    moved = []
+    for number in range(4):
+        before = [parameter.clone() for parameter in agent.algorithm.state.actor.parameters()]
+        agent.learn(noise_transitions(number))
+        after = list(agent.algorithm.state.actor.parameters())
+        moved.append(any(not torch.equal(a, b) for a, b in zip(before, after, strict=True)))
+    assert moved == [False, True, False, True]
+
+
+def test_sac_steers_the_entropy_to_its_target() -> None:
+    agent = small_agent("sac", algorithm={"temperature_learning_rate": 0.02, "actor_learning_rate": 3e-3})
+    entropies = [float(agent.learn(noise_transitions(number)).diagnostics["entropy"]) for number in range(400)]
+    assert sum(entropies[-200:]) / 200 == pytest.approx(-0.5, abs=0.2)

@@ -1,0 +1,241 @@
+"""The whole trainer against a small HTTP server."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import pytest
+from prometheus_client import CollectorRegistry
+from pydantic import ValidationError
+
+from gaitfleet import codec
+from gaitfleet.batch import Batch
+from gaitfleet.checkpoint import decode_checkpoint
+from gaitfleet.policy import NumpyPolicy
+from gaitfleet.wire import BatchRequest
+from tests.trainer.stub_replay_api import StubReplayApi, random_batch
+from tests.trainer.toys import describe, small_experiment
+from trainer.main import ExitCode, run
+from trainer.publisher import FIRST_AFTER_UPDATES, RETRY_SECONDS, PublicationSchedule
+from trainer.settings import TrainerSettings, explain
+
+
+class Trainer:
+    """A trainer in a thread of this process."""
+
+    def __init__(self, api: StubReplayApi, **settings: Any) -> None:
+        self.stop = threading.Event()
+        self.registry = CollectorRegistry()
+        self._settings = TrainerSettings(replay_api_url=api.url, run="toy", threads=1, lease_ttl_seconds=3, **settings)
+        self._code: ExitCode | None = None
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    def _run(self) -> None:
+        self._code = run(self._settings, self.stop, self.registry)
+
+    def ended(self, seconds: float = 10.0) -> ExitCode | None:
+        self._thread.join(seconds)
+        assert not self._thread.is_alive(), f"still running after {seconds} s"
+        return self._code
+
+    def metric(self, name: str, /, **labels: str) -> float:
+        return self.registry.get_sample_value(name, {"run_id": "toy", **labels}) or 0.0
+
+
+@contextmanager
+def serving(batches: Any = random_batch, *, exists: bool = True, **changes: Any) -> Iterator[StubReplayApi]:
+    blocks = {"checkpoints": {"every_updates": 200}} | changes
+    description = describe(small_experiment(**blocks))
+    with StubReplayApi(description if exists else None, batches).serving() as api:
+        yield api
+
+
+def test_it_publishes_soon_and_once_more_when_it_is_stopped() -> None:
+    with serving() as api:
+        trainer = Trainer(api)
+        api.wait_for(lambda api: len(api.checkpoints) >= 2)
+        trainer.stop.set()
+        assert trainer.ended() is ExitCode.CLEAN
+    steps = sorted(api.checkpoints)
+    assert FIRST_AFTER_UPDATES <= steps[0] < 200
+    assert steps[-1] == trainer.metric("rl_trainer_updates_total") == trainer.metric("rl_checkpoint_step")
+    assert trainer.metric("rl_checkpoint_publish_total", result="ok") == len(steps)
+    assert (api.released, api.holder) == ([1], None), "the lease was given back"
+    policy = decode_checkpoint(api.checkpoints[steps[-1]])
+    assert NumpyPolicy(policy.policy, policy.policy_tensors).act(np.zeros(3, np.float32)).shape == (1,)
+
+
+def test_it_goes_on_from_the_newest_checkpoint() -> None:
+    with serving() as api:
+        first = Trainer(api)
+        api.wait_for(lambda api: len(api.checkpoints) >= 1)
+        first.stop.set()
+        first.ended()
+        stopped_at = max(api.checkpoints)
+        second = Trainer(api)
+        api.wait_for(lambda api: max(api.checkpoints) > stopped_at)
+        second.stop.set()
+        assert second.ended() is ExitCode.CLEAN
+        assert second.metric("rl_trainer_lease_epoch") == 2
+        assert max(api.checkpoints) == stopped_at + second.metric("rl_trainer_updates_total")
+        assert decode_checkpoint(api.checkpoints[max(api.checkpoints)]).counters["algorithm/updates"] > stopped_at
+
+
+def test_it_stops_with_code_3_when_another_takes_the_lease() -> None:
+    with serving() as api:
+        trainer = Trainer(api)
+        api.wait_for(lambda api: api.sampled > 0)
+        api.give_lease_to("another")
+        assert trainer.ended() is ExitCode.LEASE_LOST
+        assert api.holder == "another"
+        assert trainer.metric("rl_trainer_lease_held") == 0
+
+
+def test_a_fenced_publication_stops_it_before_the_lease_is_renewed() -> None:
+    with serving(checkpoints={"every_updates": 20}) as api:
+        trainer = Trainer(api)
+        api.wait_for(lambda api: len(api.checkpoints) >= 1)
+        api.epoch += 1
+        assert trainer.ended() is ExitCode.LEASE_LOST
+        assert trainer.metric("rl_checkpoint_publish_total", result="fenced") == 1
+
+
+def test_it_waits_for_another_trainer_to_leave() -> None:
+    with serving() as api:
+        api.give_lease_to("another")
+        trainer = Trainer(api)
+        time.sleep(0.3)
+        assert api.sampled == 0
+        api.give_lease_to(None)
+        api.wait_for(lambda api: len(api.checkpoints) >= 1)
+        trainer.stop.set()
+        assert trainer.ended() is ExitCode.CLEAN
+
+
+def test_it_waits_for_the_run_and_survives_an_absent_api() -> None:
+    with serving(exists=False) as api:
+        trainer = Trainer(api)
+        time.sleep(0.2)
+        api.description = describe(small_experiment())
+        api.wait_for(lambda api: len(api.checkpoints) >= 1)
+        api.away.set()
+        time.sleep(0.5)
+        api.away.clear()
+        before = api.sampled
+        api.wait_for(lambda api: api.sampled > before + 40)
+        trainer.stop.set()
+        assert trainer.ended() is ExitCode.CLEAN
+
+
+def test_a_trainer_that_waits_can_be_stopped() -> None:
+    with serving(exists=False) as api:
+        trainer = Trainer(api)
+        trainer.stop.set()
+        assert trainer.ended(5.0) is ExitCode.CLEAN
+
+
+def test_diverged_learning_is_never_published() -> None:
+    def poisoned(number: int, request: BatchRequest) -> Batch:
+        batch = random_batch(number, request)
+        if number == 150:
+            batch.reward[0] = np.inf
+        return batch
+
+    with serving(poisoned) as api:
+        trainer = Trainer(api)
+        assert trainer.ended() is ExitCode.NONFINITE
+        assert all(step <= 150 for step in api.checkpoints), "nothing that learned from batch 150"
+        assert trainer.metric("rl_trainer_nonfinite_total") >= 1
+        assert api.holder is None, "a restart need not wait for the lease"
+
+
+def test_priorities_are_sent_when_sampling_is_prioritized() -> None:
+    with serving(replay={"sampling": "prioritized"}) as api:
+        trainer = Trainer(api)
+        api.wait_for(lambda api: len(api.priorities) >= 3)
+        trainer.stop.set()
+        assert trainer.ended() is ExitCode.CLEAN
+    assert all(len(update.index) == len(update.priority) for update in api.priorities)
+
+
+def test_progress_is_reported_with_the_lease() -> None:
+    with serving() as api:
+        trainer = Trainer(api)
+        api.wait_for(lambda api: any(progress.losses for progress in api.progress))
+        trainer.stop.set()
+        trainer.ended()
+    progress = api.progress[-1]
+    assert progress.updates > 0
+    assert progress.updates_per_second > 0
+    assert {"critic_loss", "entropy", "critic_grad_norm"} <= set(progress.losses)
+    assert trainer.metric("rl_trainer_loss", name="critic_loss") > 0
+    phases = [trainer.metric("rl_trainer_phase_seconds_total", phase=phase) for phase in ("wait_batch", "compute")]
+    assert all(seconds > 0 for seconds in phases)
+
+
+def test_sigterm_ends_the_process_with_a_last_checkpoint() -> None:
+    with serving() as api:
+        environment = os.environ | {
+            "GAITFLEET_TRAINER_REPLAY_API_URL": api.url,
+            "GAITFLEET_TRAINER_RUN": "toy",
+            "GAITFLEET_TRAINER_DEVICE": "cpu",
+            "PYTHONPATH": os.pathsep.join(sys.path),
+        }
+        with subprocess.Popen(
+            [sys.executable, "-m", "trainer"], env=environment, stderr=subprocess.PIPE, text=True
+        ) as process:
+            api.wait_for(lambda api: len(api.checkpoints) >= 1, 30.0)
+            process.send_signal(signal.SIGTERM)
+            _, errors = process.communicate(timeout=10)
+    assert process.returncode == 0, errors
+    messages = [json.loads(line)["message"] for line in errors.splitlines()]
+    assert any(message.startswith("stopping at step") for message in messages)
+    assert codec.read(api.checkpoints[max(api.checkpoints)]).metadata
+    assert api.holder is None
+
+
+def test_the_first_checkpoint_comes_early_and_the_next_by_updates_or_time() -> None:
+    schedule = PublicationSchedule(every_updates=1000, every_seconds=60.0, published_updates=0, published_at=0.0)
+    assert not schedule.due(0, 100.0), "there is nothing to publish before the first update"
+    assert not schedule.due(99, 1.0)
+    assert schedule.due(100, 1.0)
+    schedule.published(100, 1.0)
+    assert not schedule.due(1099, 2.0)
+    assert schedule.due(1100, 2.0)
+    assert schedule.due(101, 61.0)
+    assert not schedule.due(100, 1e6), "a step is published once"
+    schedule.failed(61.0)
+    assert not schedule.due(2000, 61.0 + RETRY_SECONDS / 2)
+    assert schedule.due(2000, 61.0 + RETRY_SECONDS)
+
+
+def test_settings_are_checked_at_the_start(tmp_path: Any) -> None:
+    (tmp_path / "token").write_text("secret\n")
+    assert TrainerSettings(run="toy", token_file=tmp_path / "token").read_token() == "secret"
+    assert "secret" not in repr(TrainerSettings(run="toy", token="secret"))
+    with pytest.raises(ValidationError, match="set one"):
+        TrainerSettings(run="toy", token="secret", token_file=tmp_path / "token")
+    with pytest.raises(ValidationError) as wrong:
+        TrainerSettings(run="Not_A_Run", token=5, threads=0)
+    told = explain(wrong.value)
+    assert "GAITFLEET_TRAINER_RUN: " in told
+    assert "(got 'Not_A_Run')" in told
+    assert "GAITFLEET_TRAINER_THREADS: " in told
+
+
+def test_a_wrong_setting_does_not_show_the_token(tmp_path: Any) -> None:
+    with pytest.raises(ValidationError) as wrong:
+        TrainerSettings(run="toy", token="secret", token_file=tmp_path)
+    assert "set one" in explain(wrong.value)
+    assert "secret" not in explain(wrong.value)
