@@ -1,7 +1,7 @@
 """Run the benchmarks one after another and record them under benchmarks/results/, with commit and machine.
 
-    python benchmarks/run.py            # all
-    python benchmarks/run.py rollout    # some
+python benchmarks/run.py            # all
+python benchmarks/run.py rollout    # some
 """
 
 from __future__ import annotations

@@ -72,9 +72,7 @@ class StopSignal(threading.Event):
         return time.monotonic() - self.received_at if self.received_at else 0.0
 
 
-def serve(
-    settings: RolloutSettings, stop: StopSignal, make_environment: EnvironmentFactory = make_environment
-) -> None:
+def serve(settings: RolloutSettings, stop: StopSignal, make_environment: EnvironmentFactory = make_environment) -> None:
     """Play for the run until `stop` is set, then stop within the time the settings allow.
 
     Parameters

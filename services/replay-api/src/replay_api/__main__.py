@@ -1,0 +1,69 @@
+"""``python -m replay_api``: one worker process, uvloop and httptools."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+from types import FrameType
+
+import uvicorn
+from fastapi import FastAPI
+from pydantic import ValidationError
+
+from gaitfleet.logs import configure_logging
+from replay_api.main import create_app
+from replay_api.settings import Settings
+
+_log = logging.getLogger("replay_api")
+
+
+class _Server(uvicorn.Server):
+    """Ends every wait (long polls, the limiter) as soon as the signal arrives, so that draining takes no minute."""
+
+    def __init__(self, config: uvicorn.Config, app: FastAPI) -> None:
+        super().__init__(config)
+        self._app = app
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """As uvicorn's, but the signal is not raised again after an orderly end: that is a success."""
+        end_waits = getattr(self._app.state, "end_waits", None)
+        if end_waits is not None:
+            end_waits()
+        self.force_exit = self.should_exit and sig == signal.SIGINT
+        self.should_exit = True
+
+
+def main() -> int:
+    """Serve until SIGTERM or SIGINT."""
+    try:
+        settings = Settings()
+    except ValidationError as error:
+        for item in error.errors():
+            field = ".".join(str(part) for part in item["loc"])
+            message = item["msg"].removeprefix("Value error, ")
+            sys.stderr.write(f"gaitfleet-replay-api: {field or 'settings'}: {message}\n")
+        return 2
+    configure_logging("replay-api", settings.log_level)
+    if settings.authentication == "none":
+        _log.warning("authentication is off: everybody on this machine may do everything")
+    app = create_app(settings)
+    config = uvicorn.Config(
+        app,
+        host=settings.host,
+        port=settings.port,
+        loop="uvloop",
+        http="httptools",
+        log_config=None,
+        access_log=False,
+        timeout_graceful_shutdown=settings.shutdown_seconds,
+        timeout_keep_alive=75,
+        server_header=False,
+    )
+    server = _Server(config, app)
+    server.run()
+    return 0 if server.started else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

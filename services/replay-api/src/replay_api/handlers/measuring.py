@@ -1,0 +1,65 @@
+"""Middleware that counts and times requests, and bounds the bodies of those that send JSON."""
+
+from __future__ import annotations
+
+import re
+import time
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from replay_api.errors import TooLargeError
+from replay_api.metrics import Metrics
+
+_LARGE_BODIES = re.compile(r"/v1/runs/[^/]+/(episodes|checkpoints/[^/]+)")
+"""Paths of bodies with limits of their own."""
+
+
+class Measuring:
+    """Times requests from the first byte in to the last byte out. The label is the route's template, never the path."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics, max_json_bytes: int) -> None:
+        self._app = app
+        self._metrics = metrics
+        self._max_json_bytes = max_json_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        code = 500
+        began = time.monotonic()
+
+        async def counted(message: Message) -> None:
+            nonlocal code
+            if message["type"] == "http.response.start":
+                code = message["status"]
+            await send(message)
+
+        self._metrics.inflight.inc()
+        try:
+            await self._app(scope, self._bounded(scope, receive), counted)
+        finally:
+            self._metrics.inflight.dec()
+            route = getattr(scope.get("route"), "path", "unmatched")
+            method = scope["method"] if scope["method"] in _METHODS else "other"
+            self._metrics.requests.labels(route, method, str(code)).inc()
+            self._metrics.request_seconds.labels(route, method).observe(time.monotonic() - began)
+
+    def _bounded(self, scope: Scope, receive: Receive) -> Receive:
+        if _LARGE_BODIES.fullmatch(scope["path"]):
+            return receive
+        received = 0
+
+        async def bounded() -> Message:
+            nonlocal received
+            message = await receive()
+            received += len(message.get("body", b""))
+            if received > self._max_json_bytes:
+                detail = f"the body has {received} bytes or more; at most {self._max_json_bytes} are accepted here"
+                raise TooLargeError(detail, field="body", reason="too_large")
+            return message
+
+        return bounded
+
+
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})

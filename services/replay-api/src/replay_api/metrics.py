@@ -1,0 +1,100 @@
+"""What Prometheus sees. Labels are bounded: runs that exist, roles, reasons, route templates; never an episode or a
+step."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
+
+from replay_api import __version__
+
+_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+_LAG_STEPS = (0, 100, 300, 1000, 3000, 10_000, 30_000, 100_000, 300_000, 1_000_000)
+_RUN = ["run_id"]
+
+
+class Metrics:
+    """Every metric of one application; several applications in one process do not meet."""
+
+    def __init__(self) -> None:
+        # a second series for every counter, which nobody asks for
+        disable_created_metrics()  # type: ignore[no-untyped-call]
+        self.registry = CollectorRegistry()
+        self._build_api()
+        self._build_replay()
+        self._build_storage()
+        self._build_checkpoints()
+
+    def _counter(self, name: str, text: str, labels: list[str]) -> Counter:
+        return Counter(name, text, labels, registry=self.registry)
+
+    def _gauge(self, name: str, text: str, labels: list[str]) -> Gauge:
+        return Gauge(name, text, labels, registry=self.registry)
+
+    def _histogram(self, name: str, text: str, labels: list[str], buckets: tuple[float, ...] = _SECONDS) -> Histogram:
+        return Histogram(name, text, labels, buckets=buckets, registry=self.registry)
+
+    def _build_api(self) -> None:
+        self.requests = self._counter("rl_api_requests_total", "Requests answered.", ["route", "method", "code"])
+        self.request_seconds = self._histogram(
+            "rl_api_request_duration_seconds", "From the first byte in to the last byte out.", ["route", "method"]
+        )
+        self.inflight = self._gauge("rl_api_inflight_requests", "Requests being worked on.", [])
+        self.loop_lag = self._gauge(
+            "rl_api_event_loop_lag_seconds", "How late the event loop's timer ran, worst of 5 s.", []
+        )
+        self._gauge("rl_build_info", "1; the version is the label.", ["version"]).labels(__version__).set(1)
+
+    def _build_replay(self) -> None:
+        self.inserted_items = self._counter("rl_replay_inserted_items_total", "Transitions stored for learning.", _RUN)
+        self.inserted_steps = self._counter(
+            "rl_replay_inserted_steps_total", "Simulator steps stored.", ["run_id", "role"]
+        )
+        self.inserted_episodes = self._counter(
+            "rl_replay_inserted_episodes_total", "Episodes stored.", ["run_id", "role"]
+        )
+        self.ingested_bytes = self._counter("rl_replay_ingested_bytes_total", "Episode bytes received, as sent.", _RUN)
+        self.sampled_items = self._counter("rl_replay_sampled_items_total", "Transitions sampled.", _RUN)
+        self.retired_items = self._counter(
+            "rl_replay_retired_items_total", "Transitions deleted from the database.", _RUN
+        )
+        self.duplicates = self._counter("rl_replay_duplicate_episodes_total", "Episodes posted again.", _RUN)
+        self.rejected = self._counter("rl_replay_rejected_episodes_total", "Episodes refused.", ["run_id", "reason"])
+        self.policy_lag = self._histogram(
+            "rl_replay_insert_policy_lag_steps", "Head minus the policy that acted, at insertion.", _RUN, _LAG_STEPS
+        )
+        self.evaluation_return = self._gauge(
+            "rl_eval_return_mean", "Mean official score of the newest evaluated policy.", _RUN
+        )
+        self.blocked_seconds = self._counter(
+            "rl_replay_limiter_blocked_seconds_total", "Time that requests waited for the limiter.", ["run_id", "side"]
+        )
+        self.limited = self._counter("rl_replay_limited_requests_total", "Requests answered 429.", ["run_id", "reason"])
+        self.rebuild_seconds = self._gauge(
+            "rl_replay_index_rebuild_seconds", "Filling the memory took this long.", _RUN
+        )
+        self.corrupt_episodes = self._counter(
+            "rl_replay_corrupt_episodes_total", "Stored episodes that cannot be read.", _RUN
+        )
+
+    def _build_storage(self) -> None:
+        self.mongo_seconds = self._histogram("rl_mongo_command_duration_seconds", "MongoDB commands.", ["command"])
+        self.mongo_errors = self._counter("rl_mongo_errors_total", "MongoDB commands that failed.", ["command"])
+        self.mongo_checked_out = self._gauge("rl_mongo_pool_checked_out", "MongoDB connections in use.", [])
+        self.s3_seconds = self._histogram("rl_s3_request_duration_seconds", "Checkpoint store requests.", ["op"])
+        self.s3_bytes = self._counter("rl_s3_bytes_total", "Checkpoint store bytes.", ["direction"])
+        self.s3_errors = self._counter("rl_s3_errors_total", "Checkpoint store requests that failed.", ["op", "code"])
+        self.gc_deleted = self._counter(
+            "rl_gc_deleted_objects_total", "Objects of the checkpoint store deleted.", ["reason"]
+        )
+        self.gc_orphans = self._gauge("rl_gc_orphan_objects", "Objects without a record at the last look.", _RUN)
+
+    def _build_checkpoints(self) -> None:
+        self.publications = self._counter(
+            "rl_checkpoint_publish_total", "Publications, by result.", ["run_id", "result"]
+        )
+        self.publish_seconds = self._histogram(
+            "rl_checkpoint_publish_duration_seconds", "Publications that succeeded.", _RUN
+        )
+        self.polls = self._counter(
+            "rl_checkpoint_polls_total", "Requests for the policy, by answer.", ["run_id", "code"]
+        )

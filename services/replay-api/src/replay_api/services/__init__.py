@@ -1,0 +1,1 @@
+"""The rules: what is accepted, sampled, published and kept. Knows neither HTTP nor any driver."""

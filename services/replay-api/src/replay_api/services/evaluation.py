@@ -1,0 +1,65 @@
+"""Judging published policies by their evaluation episodes."""
+
+from __future__ import annotations
+
+import asyncio
+
+from gaitfleet.wire import CheckpointInfo
+from replay_api.metrics import Metrics
+from replay_api.services.event_log import EventLog
+from replay_api.services.open_run import OpenRun
+from replay_api.storage.checkpoint_records import CheckpointRecords
+from replay_api.storage.episodes import EpisodeStore
+from replay_api.storage.runs import RunStore
+
+
+class Evaluations:
+    """Keeps the mean official score of every checkpoint, and the head `best`."""
+
+    def __init__(
+        self, episodes: EpisodeStore, records: CheckpointRecords, runs: RunStore, events: EventLog, metrics: Metrics
+    ) -> None:
+        self._episodes = episodes
+        self._records = records
+        self._runs = runs
+        self._events = events
+        self._metrics = metrics
+        self._one_at_a_time = asyncio.Lock()
+
+    async def note(self, opened: OpenRun, policy_version: int) -> None:
+        """Count a new evaluation episode of a policy.
+
+        The best checkpoint has the highest mean over at least `evaluation.episodes` episodes; it is found anew every
+        time, so that the result does not depend on the order of arrival.
+        """
+        async with self._one_at_a_time:
+            needed = opened.description.experiment.evaluation.episodes
+            scores = await self._episodes.evaluation_scores(opened.run, policy_version)
+            if not scores:
+                return
+            mean = sum(scores) / len(scores)
+            kept = await self._records.evaluated(opened.run, policy_version, mean, len(scores))
+            await self._runs.evaluated(opened.run, policy_version, mean, len(scores))
+            if len(scores) < needed:
+                return
+            self._metrics.evaluation_return.labels(opened.run).set(mean)
+            if len(scores) == needed:
+                data = {"policy_version": policy_version, "mean_simulator_return": mean, "episodes": needed}
+                await self._events.add(opened.run, "evaluation_finished", **data)
+            if kept:
+                await self._choose_best(opened, needed)
+
+    async def _choose_best(self, opened: OpenRun, needed: int) -> None:
+        judged = [info for info in await self._records.all(opened.run) if info.evaluation_episodes >= needed]
+        best = max(judged, key=lambda info: (_score(info), info.step), default=None)
+        if best is None:
+            return
+        await self._runs.set_best(opened.run, best)
+        record = await self._runs.get(opened.run)
+        if record is not None:
+            opened.record = record
+            await opened.heads.refresh(record)
+
+
+def _score(info: CheckpointInfo) -> float:
+    return float("-inf") if info.evaluation_return is None else info.evaluation_return

@@ -1,0 +1,126 @@
+"""Taking in episodes: everything is checked before anything is kept, and nothing is acknowledged before it is
+durable."""
+
+from __future__ import annotations
+
+import asyncio
+from concurrent.futures import Executor
+
+from gaitfleet.wire import EpisodeReceipt
+from replay_api.errors import EpisodeConflictError, LimitedError, RejectedError, ServiceError
+from replay_api.metrics import Metrics
+from replay_api.services.evaluation import Evaluations
+from replay_api.services.event_log import EventLog
+from replay_api.services.intake import BrokenEpisodeError, Checked, check_body
+from replay_api.services.open_run import OpenRun
+from replay_api.services.registry import RunRegistry
+from replay_api.services.retention import Retention
+from replay_api.settings import Settings
+from replay_api.storage.episodes import EpisodeStore, key_of
+
+
+class Ingest:
+    """Checks, keeps and admits episodes."""
+
+    def __init__(
+        self,
+        registry: RunRegistry,
+        episodes: EpisodeStore,
+        evaluations: Evaluations,
+        retention: Retention,
+        events: EventLog,
+        metrics: Metrics,
+        settings: Settings,
+        threads: Executor,
+    ) -> None:
+        self._registry = registry
+        self._episodes = episodes
+        self._evaluations = evaluations
+        self._retention = retention
+        self._events = events
+        self._metrics = metrics
+        self._limit_bytes = settings.max_decompressed_bytes
+        self._threads = threads
+
+    async def post(self, opened: OpenRun, body: bytes, *, compressed: bool) -> EpisodeReceipt:
+        """Keep an episode.
+
+        Raises
+        ------
+        RejectedError
+            When it breaks a rule; names the field and the value.
+        EpisodeConflictError
+            When other bytes are stored under its id.
+        LimitedError
+            When inserts are limited and the trainer is behind.
+        """
+        self._metrics.ingested_bytes.labels(opened.run).inc(len(body))
+        checked = await self._check(opened, body, compressed=compressed)
+        if checked.transitions is not None and not opened.limiter.insert_allowed:
+            self._metrics.limited.labels(opened.run, "insert").inc()
+            detail = "the trainer is behind and inserts are limited: " + opened.limiter.explain(1)
+            raise LimitedError(detail, reason="inserts_limited", retry_after_seconds=2)
+        # Shielded: once the insert is sent, the episode must also reach the memory, whatever becomes of the request.
+        stored = await asyncio.shield(asyncio.ensure_future(self._keep(opened, checked)))
+        summary = checked.summary
+        return EpisodeReceipt(episode_id=summary.episode_id, stored=stored, transitions=summary.transitions)
+
+    async def refuse(self, run: str, error: ServiceError) -> None:
+        """Count an episode that was refused before it could be read."""
+        await self._events.reject(run, error, None)
+
+    async def _check(self, opened: OpenRun, body: bytes, *, compressed: bool) -> Checked:
+        def work() -> Checked:
+            return check_body(
+                body, compressed=compressed, run=opened.run, task=opened.task, limit_bytes=self._limit_bytes
+            )
+
+        try:
+            checked = await asyncio.get_running_loop().run_in_executor(self._threads, work)
+            await self._check_policy_version(opened, checked)
+        except BrokenEpisodeError as broken:
+            await self._events.reject(opened.run, broken.refusal, broken.metadata)
+            raise broken.refusal from None
+        return checked
+
+    async def _check_policy_version(self, opened: OpenRun, checked: Checked) -> None:
+        version = checked.summary.policy_version
+        if version > opened.heads.step:
+            await self._registry.look(opened)  # another replica may have moved the head
+        if version > (head := opened.heads.step):
+            detail = f"policy_version is {version}, the newest policy is {head}: it cannot be from the future"
+            error = RejectedError(detail, field="policy_version", reason="future_policy")
+            await self._events.reject(opened.run, error, None)
+            raise error
+
+    async def _keep(self, opened: OpenRun, checked: Checked) -> bool:
+        summary = checked.summary
+        key = key_of(opened.run, summary.episode_id)
+        # Noted before the insert, so that the follower does not take in what is on its way here.
+        mine = opened.recent.add(key)
+        try:
+            stored = await self._episodes.insert(summary, checked.content)
+        except BaseException:
+            if mine:
+                opened.recent.discard(key)
+            raise
+        if not stored:
+            if mine:
+                opened.recent.discard(key)  # kept by an attempt whose answer was lost: the follower takes it in
+            await self._compare(opened, checked)
+            return False
+        await opened.admit(summary, checked.transitions)
+        if summary.role == "evaluate":
+            await self._evaluations.note(opened, summary.policy_version)
+        self._retention.consider(opened)
+        return True
+
+    async def _compare(self, opened: OpenRun, checked: Checked) -> None:
+        summary = checked.summary
+        self._metrics.duplicates.labels(opened.run).inc()
+        digest = await self._episodes.digest(opened.run, summary.episode_id)
+        if digest not in (None, summary.content_digest):
+            detail = (
+                f"episode {summary.episode_id} is stored with digest {digest}, this body has {summary.content_digest}"
+            )
+            raise EpisodeConflictError(detail, field="episode_id", reason="differs")

@@ -1,0 +1,117 @@
+"""From received bytes to an episode that has passed every rule: the part of ingest that computes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from gaitfleet import codec
+from gaitfleet.episode import Episode, EpisodeMetadata, check_episode, content_digest, decode_episode
+from gaitfleet.errors import CodecError, EpisodeError
+from gaitfleet.task.interface import Task
+from gaitfleet.wire import EpisodeSummary
+from replay_api.errors import RejectedError, ServiceError, TooLargeError
+from replay_api.services.transitions import Transitions, transitions_of
+from replay_api.storage.mongo import milliseconds, now
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """An episode that may be kept.
+
+    Parameters
+    ----------
+    summary
+        What is kept beside the arrays.
+    content
+        The body, compressed.
+    transitions
+        Rows for the cache; None for evaluation episodes, which are never sampled.
+    """
+
+    summary: EpisodeSummary
+    content: bytes
+    transitions: Transitions | None
+
+
+class BrokenEpisodeError(Exception):
+    """An episode that breaks a rule: the refusal, and whose it was where that could be read."""
+
+    def __init__(self, refusal: ServiceError, metadata: EpisodeMetadata | None) -> None:
+        super().__init__(refusal.detail)
+        self.refusal = refusal
+        self.metadata = metadata
+
+
+def check_body(body: bytes, *, compressed: bool, run: str, task: Task, limit_bytes: int) -> Checked:
+    """Decompress, decode, check and featurise. Runs in a thread: milliseconds of it are spent without the
+    interpreter's lock.
+
+    Raises
+    ------
+    BrokenEpisodeError
+        Naming the field and the value.
+    """
+    metadata: EpisodeMetadata | None = None
+    try:
+        raw = codec.decompress(body, limit_bytes=limit_bytes) if compressed else body
+        episode = decode_episode(raw)
+        metadata = episode.metadata
+        rules = task.for_evaluation() if metadata.role == "evaluate" else task
+        check_episode(episode, run, rules.description)
+        _check_target_velocity(episode, rules)
+    except CodecError as error:
+        kind = TooLargeError if error.reason == "too_large" else RejectedError
+        raise BrokenEpisodeError(kind(str(error), field=error.field, reason=error.reason), metadata) from None
+    try:
+        summary = summary_of(episode, task, raw)
+        transitions = None if metadata.role == "evaluate" else transitions_of(episode, task)
+        _check_derived(summary, transitions)
+    except RejectedError as error:
+        raise BrokenEpisodeError(error, metadata) from None
+    return Checked(summary, body if compressed else codec.compress(body), transitions)
+
+
+def summary_of(episode: Episode, task: Task, body: bytes) -> EpisodeSummary:
+    """What is kept of an episode beside its arrays."""
+    metadata, trajectory = episode.metadata, episode.trajectory
+    terms = task.reward_terms(trajectory)
+    measured = dict.fromkeys(("distance_m", "mean_speed_m_per_s", "lowest_pelvis_m", "foot_contacts"))
+    return EpisodeSummary(
+        **metadata.model_dump(exclude={"format", "layout_hash", "started_at"}),
+        started_at=milliseconds(metadata.started_at),
+        steps=trajectory.steps,
+        transitions=len(trajectory.decision_steps),
+        simulator_return=float(trajectory.reward.sum(dtype=np.float64)),
+        learned_return=float(task.reward(trajectory).sum(dtype=np.float64)),
+        reward_terms={name: float(term.sum()) for name, term in terms.items()},
+        action_minimum=float(trajectory.action.min()),
+        action_maximum=float(trajectory.action.max()),
+        **measured | task.measures(trajectory),
+        stored_at=now(),
+        content_bytes=len(body),
+        content_digest=content_digest(body),
+    )
+
+
+def _check_target_velocity(episode: Episode, task: Task) -> None:
+    """A task with a target velocity cannot be observed without it; one without must not be given any."""
+    given, wanted = episode.trajectory.target_velocity, task.target_velocities(episode.metadata.seed)
+    if (given is None) != (wanted is None):
+        what = "is missing" if given is None else "is given, but the task has none"
+        raise EpisodeError(f"target_velocity {what}", field="target_velocity", reason="names")
+
+
+def _check_derived(summary: EpisodeSummary, transitions: Transitions | None) -> None:
+    """Finite states can still give an observation or a reward that is not; that must not reach a network."""
+    for name, value in (("simulator_return", summary.simulator_return), ("learned_return", summary.learned_return)):
+        if not np.isfinite(value):
+            raise RejectedError(f"{name} is {value}, must be finite", field=name, reason="not_finite")
+    if transitions is None:
+        return
+    for name, array in (("observation", transitions.observation), ("reward", transitions.reward)):
+        if not np.isfinite(array).all():
+            where = [int(i) for i in np.argwhere(~np.isfinite(array))[0]]
+            detail = f"derived {name}{where} is {array[tuple(where)]}, must be finite"
+            raise RejectedError(detail, field=name, reason="not_finite")

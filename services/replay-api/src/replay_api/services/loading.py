@@ -1,0 +1,100 @@
+"""Filling the memory from the database, newest first, and following what other replicas store."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Iterator, Sequence
+from datetime import timedelta
+from itertools import pairwise
+
+from gaitfleet import codec
+from gaitfleet.episode import decode_episode
+from gaitfleet.errors import GaitfleetError
+from gaitfleet.task.interface import Task
+from replay_api.constants import FOLLOW_OVERLAP_SECONDS, LOAD_CHUNK_EPISODES
+from replay_api.errors import UnavailableError
+from replay_api.services.open_run import OpenRun
+from replay_api.services.transitions import Transitions, transitions_of
+from replay_api.storage.episodes import EpisodeStore, Planned, key_of
+from replay_api.storage.mongo import now
+
+_log = logging.getLogger(__name__)
+
+
+async def fill(run: OpenRun, episodes: EpisodeStore, plan: Sequence[Planned], limit_bytes: int) -> None:
+    """Load the planned episodes, newest first; sampling begins as soon as the minimum is there."""
+    began = time.monotonic()
+    loop = asyncio.get_running_loop()
+    chunks = [*_chunks(plan), ()]  # after the last one, nothing
+    ahead = asyncio.ensure_future(_fetch(episodes, chunks[0]))
+    try:
+        for chunk, following in pairwise(chunks):
+            contents = await ahead
+            ahead = asyncio.ensure_future(_fetch(episodes, following))
+            fits = await loop.run_in_executor(run.threads, _fill_chunk, run, chunk, contents, limit_bytes)
+            run.limiter.wake()
+            if not fits:
+                break
+    finally:
+        ahead.cancel()
+    run.loading = False
+    run.limiter.wake()
+    seconds = time.monotonic() - began
+    run.metrics.rebuild_seconds.labels(run.run).set(seconds)
+    held = run.cache.transitions
+    _log.info("transitions are loaded", extra={"run": run.run, "transitions": held, "seconds": round(seconds, 3)})
+
+
+async def follow(run: OpenRun, episodes: EpisodeStore, limit_bytes: int) -> None:
+    """Take in episodes that are in the database and not yet here: another replica's, or one whose answer was lost."""
+    since = now() - timedelta(seconds=FOLLOW_OVERLAP_SECONDS)
+    keys = [key for key in await episodes.keys_since(run.run, since) if key not in run.recent]
+    for chunk in (keys[i : i + LOAD_CHUNK_EPISODES] for i in range(0, len(keys), LOAD_CHUNK_EPISODES)):
+        contents = await episodes.contents(chunk)
+        for summary in await episodes.summaries(chunk):
+            key = key_of(run.run, summary.episode_id)
+            if key not in contents or not run.recent.add(key):
+                continue
+            transitions = None
+            if summary.role != "evaluate":
+                loop = asyncio.get_running_loop()
+                transitions = await loop.run_in_executor(
+                    run.threads, read_transitions, contents[key], run.task, limit_bytes
+                )
+            await run.admit(summary, transitions)
+    run.recent.expire()
+
+
+def read_transitions(content: bytes, task: Task, limit_bytes: int) -> Transitions:
+    """Rows of a stored episode."""
+    return transitions_of(decode_episode(codec.decompress(content, limit_bytes=limit_bytes)), task)
+
+
+async def _fetch(episodes: EpisodeStore, chunk: Sequence[Planned]) -> dict[str, bytes]:
+    while chunk:
+        try:
+            return await episodes.contents([planned.key for planned in chunk])
+        except UnavailableError:
+            await asyncio.sleep(1.0)  # the database comes back, or the service ends
+    return {}
+
+
+def _fill_chunk(run: OpenRun, chunk: Sequence[Planned], contents: dict[str, bytes], limit_bytes: int) -> bool:
+    for planned in chunk:
+        transitions = None
+        try:
+            if planned.key in contents:  # retention may have deleted it meanwhile
+                transitions = read_transitions(contents[planned.key], run.task, limit_bytes)
+        except GaitfleetError:
+            run.metrics.corrupt_episodes.labels(run.run).inc()
+            _log.exception("a stored episode cannot be read", extra={"run": run.run, "episode": planned.key})
+        if transitions is not None and not run.cache.fill(transitions, planned.stored_at.timestamp()):
+            return False
+    return True
+
+
+def _chunks(plan: Sequence[Planned]) -> Iterator[Sequence[Planned]]:
+    for start in range(0, len(plan), LOAD_CHUNK_EPISODES):
+        yield plan[start : start + LOAD_CHUNK_EPISODES]

@@ -1,0 +1,42 @@
+"""Which episodes this process has taken in lately."""
+
+from __future__ import annotations
+
+import time
+
+
+class RecentKeys:
+    """Keys of episodes that are in memory or on their way, forgotten when nobody can ask any more.
+
+    Parameters
+    ----------
+    seconds
+        How long a key is remembered.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._keys: dict[str, float] = {}
+
+    def add(self, key: str) -> bool:
+        """Remember a key; False when it was there."""
+        if key in self._keys:
+            return False
+        self._keys[key] = time.monotonic()
+        return True
+
+    def discard(self, key: str) -> None:
+        """Forget a key."""
+        self._keys.pop(key, None)
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._keys
+
+    def expire(self) -> None:
+        """Forget what is old; keys stand in the order of their time."""
+        limit = time.monotonic() - self._seconds
+        while self._keys:
+            key = next(iter(self._keys))
+            if self._keys[key] > limit:
+                return
+            del self._keys[key]

@@ -1,0 +1,298 @@
+"""Which runs there are, and which of them this process holds in memory."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from concurrent.futures import Executor
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from gaitfleet.errors import ExperimentError
+from gaitfleet.experiment import Experiment
+from gaitfleet.task import make_task
+from gaitfleet.wire import Limits, LimitsChange, RunDescription
+from replay_api.constants import FLUSH_SECONDS, RATE_WINDOW_SECONDS, WATCH_SECONDS
+from replay_api.errors import ExperimentConflictError, RejectedError, RunMissingError, UnavailableError
+from replay_api.metrics import Metrics
+from replay_api.services import loading
+from replay_api.services.cache import Row, TransitionCache
+from replay_api.services.event_log import EventLog
+from replay_api.services.heads import Heads
+from replay_api.services.limiter import Limiter, LimiterRule
+from replay_api.services.open_run import OpenRun
+from replay_api.services.patience import happens
+from replay_api.services.sampling import Sampler
+from replay_api.services.tally import Tally
+from replay_api.settings import Settings
+from replay_api.storage.checkpoint_records import CheckpointRecords
+from replay_api.storage.episodes import EpisodeStore, Planned, key_of
+from replay_api.storage.mongo import now
+from replay_api.storage.objects import CheckpointStore
+from replay_api.storage.runs import RunRecord, RunStore
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Stores:
+    """Everything that is kept outside this process."""
+
+    runs: RunStore
+    episodes: EpisodeStore
+    records: CheckpointRecords
+    objects: CheckpointStore
+
+
+class RunRegistry:
+    """Creates runs, opens them when they are used, and gives their memory back when nobody does."""
+
+    def __init__(
+        self, stores: Stores, events: EventLog, metrics: Metrics, settings: Settings, threads: Executor
+    ) -> None:
+        self._stores = stores
+        self._events = events
+        self._metrics = metrics
+        self._settings = settings
+        self._threads = threads
+        self._open: dict[str, OpenRun] = {}
+        self._opening: dict[str, asyncio.Task[OpenRun]] = {}
+
+    @property
+    def opened(self) -> list[OpenRun]:
+        """Runs that are in memory."""
+        return list(self._open.values())
+
+    async def create(self, run: str, experiment: Experiment) -> tuple[RunDescription, bool]:
+        """Create a run; its description, and whether it is new.
+
+        Raises
+        ------
+        RejectedError
+            When the experiment's task cannot be made.
+        ExperimentConflictError
+            When the run exists with another experiment.
+        """
+        try:
+            task = make_task(experiment.task).description
+        except ExperimentError as error:
+            raise RejectedError(str(error), field="task", reason="experiment") from None
+        description = RunDescription(
+            run=run,
+            experiment=experiment,
+            experiment_hash=experiment.hash,
+            layout_hash=task.state_layout.hash,
+            observation_hash=task.observation_hash,
+            created_at=now(),
+        )
+        if await self._stores.runs.insert(description):
+            await self._events.add(run, "run_started", experiment_hash=experiment.hash)
+            return description, True
+        existing = (await self.record(run)).description
+        if existing.experiment_hash != experiment.hash:
+            hashes = f"{existing.experiment_hash}, this one is {experiment.hash}"
+            detail = f"run {run!r} has the experiment {hashes}: choose another id"
+            raise ExperimentConflictError(detail, field="run", reason="experiment")
+        return existing, False
+
+    async def record(self, run: str) -> RunRecord:
+        """A run's document.
+
+        Raises
+        ------
+        RunMissingError
+            When there is none.
+        """
+        record = await self._stores.runs.get(run)
+        if record is None:
+            raise RunMissingError(run)
+        return record
+
+    async def open(self, run: str) -> OpenRun:
+        """A run in memory; opened by the first who asks, while the others wait.
+
+        Raises
+        ------
+        RunMissingError
+            When there is none.
+        """
+        opened = self._open.get(run)
+        if opened is None:
+            opening = self._opening.get(run)
+            if opening is None:
+                opening = self._opening[run] = asyncio.ensure_future(self._open_now(run))
+                opening.add_done_callback(lambda _: self._opening.pop(run, None))
+            opened = await asyncio.shield(opening)
+        opened.used_at = time.monotonic()
+        return opened
+
+    async def preload(self) -> None:
+        """Open the runs that were in use when the last process ended."""
+        since = now() - timedelta(seconds=self._settings.preload_active_seconds)
+        for description in await self._stores.runs.all():
+            record = await self.record(description.run)
+            held = record.lease is not None and record.lease.lease.expires_at >= since
+            if held or await self._stores.episodes.keys_since(description.run, since, limit=1):
+                await self.open(description.run)
+
+    async def close(self) -> None:
+        """Write what is written behind, and stop."""
+        for opened in list(self._open.values()):
+            await self._close(opened)
+
+    async def close_idle(self) -> None:
+        """Give the memory of unused runs back."""
+        limit = time.monotonic() - self._settings.cache_idle_seconds
+        for opened in list(self._open.values()):
+            if opened.used_at < limit and not opened.limiter.limits().waiting_samplers:
+                _log.info("nobody uses this run; its memory is given back", extra={"run": opened.run})
+                await self._close(opened)
+
+    async def _close(self, opened: OpenRun) -> None:
+        self._open.pop(opened.run, None)
+        for task in opened.tasks:
+            task.cancel()
+        opened.closing.set()  # the flusher is not cancelled: an increment cut off might be counted twice
+        await asyncio.gather(*opened.tasks, *opened.flusher, return_exceptions=True)
+
+    async def _open_now(self, run: str) -> OpenRun:
+        record = await self.record(run)
+        plan, opened = await self._prepare(record)
+        with suppress(UnavailableError):  # episodes are taken in while the checkpoint store is away
+            await opened.heads.refresh(record)
+        if record.head is not None:  # a crash between the head and its record
+            await self._stores.records.put(record.head)
+        limit = self._settings.max_decompressed_bytes
+        opened.tasks += [
+            asyncio.ensure_future(loading.fill(opened, self._stores.episodes, plan, limit)),
+            asyncio.ensure_future(self._watch(opened)),
+        ]
+        opened.flusher.append(asyncio.ensure_future(self._flush_often(opened)))
+        self._open[run] = opened
+        return opened
+
+    async def _prepare(self, record: RunRecord) -> tuple[list[Planned], OpenRun]:
+        episodes, description = self._stores.episodes, record.description
+        run, experiment = description.run, description.experiment
+        replay = experiment.replay
+        task = make_task(experiment.task)
+        settled = now() - timedelta(seconds=RATE_WINDOW_SECONDS)
+        plan = await episodes.plan(run, replay.capacity)
+        inserted = sum(planned.transitions for planned in plan) + record.deleted_transitions
+        if plan:
+            inserted += await episodes.transitions_before(run, plan[-1])
+        size = task.description
+        prioritized = replay.sampling == "prioritized"
+        cache = TransitionCache(
+            replay.capacity,
+            Row(size.observation_size, size.action_size),
+            priority_exponent=replay.priority_exponent if prioritized else None,
+        )
+        planned_transitions = sum(planned.transitions for planned in plan)
+
+        def ready() -> bool:
+            needed = min(opened.limiter.rule.min_size, planned_transitions, replay.capacity) if opened.loading else 1
+            return cache.transitions >= max(1, needed)
+
+        rule = LimiterRule.of(experiment, record.limits)
+        opened = OpenRun(
+            description=description,
+            task=task,
+            record=record,
+            cache=cache,
+            sampler=Sampler(cache),
+            limiter=Limiter(rule, inserted=inserted, sampled=record.sampled, ready=ready),
+            tally=Tally(await episodes.totals(run, settled)),
+            heads=Heads(self._stores.objects),
+            metrics=self._metrics,
+            threads=self._threads,
+            flushed=record.sampled,
+        )
+        await self._remember(opened, {planned.key for planned in plan}, settled)
+        return plan, opened
+
+    async def _remember(self, opened: OpenRun, planned: set[str], settled: datetime) -> None:
+        """Count the episodes of the last minute one by one, and take the latest returns from before it."""
+        run, episodes = opened.run, self._stores.episodes
+        for role in ("train", "random"):
+            for summary in reversed(await episodes.latest(run, role, limit=20)):
+                opened.tally.remember(summary)
+        evaluated = await episodes.newest_evaluated(run)
+        if evaluated is not None:
+            for summary in reversed(await episodes.evaluations(run, evaluated)):
+                opened.tally.remember(summary)
+        for summary in await episodes.summaries(await episodes.keys_since(run, settled)):
+            key = key_of(run, summary.episode_id)
+            if key in planned or summary.role == "evaluate":  # any other came after the plan, and is followed
+                opened.recent.add(key)
+                opened.tally.count(summary)
+
+    async def change_limits(self, opened: OpenRun, change: LimitsChange) -> Limits:
+        """Change the limiter, for good.
+
+        Raises
+        ------
+        RejectedError
+            When the limiter could block both sides for ever with these numbers.
+        """
+        rule = opened.limiter.rule.changed(change)
+        rule.check(opened.description.experiment.algorithm.batch_size)
+        record = await self._stores.runs.set_limits(opened.run, change)
+        if record is None:
+            raise RunMissingError(opened.run)
+        opened.record = record
+        opened.limiter.change(LimiterRule.of(opened.description.experiment, record.limits))
+        await self._events.add(opened.run, "limits_changed", **change.model_dump(exclude_none=True))
+        return opened.limiter.limits()
+
+    async def _watch(self, opened: OpenRun) -> None:
+        """Follow what other replicas do with this run."""
+        while True:
+            await asyncio.sleep(WATCH_SECONDS)
+            try:
+                await self.look(opened)
+                await loading.follow(opened, self._stores.episodes, self._settings.max_decompressed_bytes)
+                for worker in opened.workers.expire():
+                    await self._events.add(opened.run, "worker_left", worker=worker, silent=True)
+            except UnavailableError:
+                continue  # logged where it happened; the next look tries again
+            except Exception:
+                _log.exception("following a run failed", extra={"run": opened.run})
+
+    async def look(self, opened: OpenRun) -> None:
+        """Read the run's document and take over what has changed."""
+        record = await self.record(opened.run)
+        opened.record = record
+        opened.limiter.sampled += max(0, record.sampled - opened.flushed)  # another replica's
+        opened.flushed = max(opened.flushed, record.sampled)
+        rule = LimiterRule.of(opened.description.experiment, record.limits)
+        if rule != opened.limiter.rule:
+            opened.limiter.change(rule)
+        await opened.heads.refresh(record)
+
+    async def _flush_often(self, opened: OpenRun) -> None:
+        closing = False
+        while not closing:
+            closing = await happens(opened.closing, within_seconds=FLUSH_SECONDS)
+            try:
+                await self.flush(opened)
+            except UnavailableError:
+                continue
+            except Exception:
+                _log.exception("counting samples failed", extra={"run": opened.run})
+
+    async def flush(self, opened: OpenRun) -> None:
+        """Write the sampled transitions of this process to the run's document."""
+        mine = opened.limiter.sampled - opened.flushed
+        if mine == 0:
+            return
+        opened.flushed += mine
+        try:
+            total = await self._stores.runs.add_sampled(opened.run, mine)
+        except BaseException:
+            opened.flushed -= mine
+            raise
+        opened.limiter.sampled += total - opened.flushed  # what others have added meanwhile
+        opened.flushed = total

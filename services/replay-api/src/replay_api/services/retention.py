@@ -1,0 +1,52 @@
+"""Deleting the oldest training episodes beyond the cap; evaluation episodes are kept."""
+
+from __future__ import annotations
+
+import logging
+
+from replay_api.errors import UnavailableError
+from replay_api.metrics import Metrics
+from replay_api.services.background import Background
+from replay_api.services.open_run import OpenRun
+from replay_api.services.registry import RunRegistry
+from replay_api.storage.episodes import EpisodeStore
+
+CHUNK_EPISODES = 32
+"""Episodes deleted in one transaction."""
+
+_log = logging.getLogger(__name__)
+
+
+class Retention:
+    """Keeps the stored transitions of a run under its cap, in the background."""
+
+    def __init__(self, registry: RunRegistry, episodes: EpisodeStore, background: Background, metrics: Metrics) -> None:
+        self._registry = registry
+        self._episodes = episodes
+        self._background = background
+        self._metrics = metrics
+
+    def consider(self, opened: OpenRun) -> None:
+        """Begin to delete when there is too much; one at a time for each run."""
+        cap = opened.description.experiment.retention.max_transitions
+        if cap is not None and opened.stored_transitions > cap:
+            self._background.start(f"retention/{opened.run}", lambda: self._delete(opened, cap))
+
+    async def _delete(self, opened: OpenRun, cap: int) -> None:
+        try:
+            await self._registry.look(opened)
+            while (excess := opened.stored_transitions - cap) > 0:
+                doomed = []
+                for episode in await self._episodes.oldest_training(opened.run, CHUNK_EPISODES):
+                    if excess <= 0:
+                        break
+                    excess -= episode.transitions
+                    doomed.append(episode)
+                if not doomed:
+                    return
+                await self._episodes.delete(opened.run, doomed)
+                deleted = sum(episode.transitions for episode in doomed)
+                self._metrics.retired_items.labels(opened.run).inc(deleted)
+                await self._registry.look(opened)
+        except UnavailableError:
+            _log.warning("retention stopped early; the next episode begins it again", extra={"run": opened.run})

@@ -1,0 +1,110 @@
+"""Gauges that are read when Prometheus asks, instead of set whenever they change."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from replay_api.services.cache import TIMES_SAMPLED_BOUNDS
+from replay_api.services.open_run import OpenRun
+
+Reader = Callable[[OpenRun], float | None]
+
+
+def _age(run: OpenRun) -> float | None:
+    stored_at = run.cache.oldest_stored_at()
+    return None if stored_at is None else max(0.0, time.time() - stored_at)
+
+
+_GAUGES: tuple[tuple[str, str, Reader], ...] = (
+    ("rl_replay_items", "Transitions in memory.", lambda run: run.cache.transitions),
+    ("rl_replay_capacity_items", "Transitions that fit.", lambda run: run.cache.capacity),
+    ("rl_replay_bytes", "Memory of the transitions.", lambda run: run.cache.nbytes),
+    ("rl_replay_oldest_item_age_seconds", "Age of the oldest transition in memory.", _age),
+    ("rl_replay_spi_target_ratio", "Samples per insert asked for.", lambda run: run.limiter.rule.samples_per_insert),
+    (
+        "rl_replay_spi_error_items",
+        "Samples owed beyond the offset.",
+        lambda run: run.limiter.balance - run.limiter.rule.offset,
+    ),
+    (
+        "rl_replay_limiter_waiting_requests",
+        "Sample requests that wait.",
+        lambda run: run.limiter.limits().waiting_samplers,
+    ),
+    ("rl_replay_ready", "1 when stored episodes are loaded.", lambda run: float(not run.loading)),
+    ("rl_replay_workers", "Workers heard of in the last half minute.", lambda run: len(run.workers.statuses())),
+    (
+        "rl_checkpoint_published_timestamp_seconds",
+        "When the head last moved.",
+        lambda run: None if run.record.head is None else run.record.head.published_at.timestamp(),
+    ),
+    (
+        "rl_checkpoint_step",
+        "Step of the newest checkpoint.",
+        lambda run: None if run.record.head is None else run.record.head.step,
+    ),
+    (
+        "rl_checkpoint_bytes",
+        "Size of the newest checkpoint.",
+        lambda run: None if run.record.head is None else run.record.head.size_bytes,
+    ),
+    ("rl_trainer_lease_epoch", "Epoch of the run's lease.", lambda run: run.record.epoch),
+)
+
+
+class RunCollector(Collector):
+    """Gauges of every open run."""
+
+    def __init__(self, runs: Callable[[], Iterable[OpenRun]]) -> None:
+        self._runs = runs
+
+    def collect(self) -> Iterator[Metric]:
+        runs = list(self._runs())
+        for name, text, read in _GAUGES:
+            family = GaugeMetricFamily(name, text, labels=["run_id"])
+            for run in runs:
+                value = read(run)
+                if value is not None:
+                    family.add_metric([run.run], value)
+            yield family
+        yield _evicted(runs)
+        yield _unsampled(runs)
+        yield _times_sampled(runs)
+
+
+def _evicted(runs: Iterable[OpenRun]) -> Metric:
+    family = CounterMetricFamily(
+        "rl_replay_evicted_items", "Transitions that left the memory.", labels=["run_id", "reason"]
+    )
+    for run in runs:
+        family.add_metric([run.run, "capacity"], run.cache.evictions.transitions)
+    return family
+
+
+def _unsampled(runs: Iterable[OpenRun]) -> Metric:
+    text = "Transitions that left the memory and were never sampled."
+    family = CounterMetricFamily("rl_replay_evicted_unsampled_items", text, labels=["run_id"])
+    for run in runs:
+        family.add_metric([run.run], run.cache.evictions.unsampled)
+    return family
+
+
+def _times_sampled(runs: Iterable[OpenRun]) -> Metric:
+    family = HistogramMetricFamily(
+        "rl_replay_item_times_sampled",
+        "How often a transition was sampled before it left the memory.",
+        labels=["run_id"],
+    )
+    for run in runs:
+        counts = run.cache.times_sampled_at_eviction
+        total = 0
+        buckets = []
+        for bound, count in zip((*map(float, TIMES_SAMPLED_BOUNDS), "+Inf"), counts.tolist(), strict=True):
+            total += count
+            buckets.append((str(bound), float(total)))
+        family.add_metric([run.run], buckets=buckets, sum_value=run.cache.times_sampled_sum)
+    return family

@@ -1,0 +1,45 @@
+"""How a run stands, from memory."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime
+
+from gaitfleet.wire import Limits, RunStatus
+from replay_api.services.event_log import EventLog
+from replay_api.services.open_run import OpenRun
+
+
+def status_of(opened: OpenRun, events: EventLog) -> RunStatus:
+    """The status as `gaitfleet status` shows it; heads and lease are at most a second old."""
+    now = datetime.now(UTC)
+    record, cache = opened.record, opened.cache
+    lease = record.lease if record.lease is not None and record.lease.lease.expires_at > now else None
+    head = record.head
+    limits = opened.limiter.limits()
+    return RunStatus(
+        run=opened.run,
+        at=now,
+        episodes=opened.tally.episodes,
+        environment_steps=opened.tally.steps,
+        environment_steps_per_second=opened.tally.steps_per_second(time.time()),
+        transitions_held=cache.transitions,
+        transitions_capacity=cache.capacity,
+        loading=opened.loading,
+        returns=opened.tally.returns(),
+        limits=limits,
+        samples_per_insert=_measured(limits),
+        trainer=None if lease is None else lease.progress,
+        lease=None if lease is None else lease.lease,
+        checkpoint=head,
+        checkpoint_age_seconds=None if head is None else (now - head.published_at).total_seconds(),
+        checkpoints_published=record.published,
+        workers=opened.workers.statuses(),
+        failures=opened.workers.failures,
+        rejected=events.rejected(opened.run),
+    )
+
+
+def _measured(limits: Limits) -> float | None:
+    beyond = limits.inserted - limits.min_size
+    return limits.sampled / beyond if beyond > 0 and limits.sampled else None

@@ -1,0 +1,82 @@
+"""Which checkpoints are kept, and the deletion of the others and of objects that nobody refers to."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from datetime import timedelta
+
+from gaitfleet.experiment import CheckpointSettings
+from gaitfleet.wire import CheckpointInfo
+from replay_api.constants import ORPHAN_AGE_SECONDS
+from replay_api.errors import UnavailableError
+from replay_api.metrics import Metrics
+from replay_api.services.heads import checkpoint_key, policy_key
+from replay_api.services.open_run import OpenRun
+from replay_api.services.registry import RunRegistry, Stores
+from replay_api.storage.mongo import now
+
+_log = logging.getLogger(__name__)
+
+
+def superfluous(
+    checkpoints: Sequence[CheckpointInfo], rule: CheckpointSettings, heads: Sequence[int]
+) -> list[CheckpointInfo]:
+    """Checkpoints that the rule does not keep.
+
+    Kept are the newest `keep_last`, of the older ones the first in every `keep_every_steps`, and the `heads`.
+
+    Parameters
+    ----------
+    checkpoints
+        All of a run, newest first.
+    heads
+        Steps of the newest and the best.
+    """
+    firsts: dict[int, int] = {}
+    for info in checkpoints:  # newest first, so the last one seen of a stretch is its first
+        firsts[info.step // rule.keep_every_steps] = info.step
+    kept = {info.step for info in checkpoints[: rule.keep_last]} | set(firsts.values()) | set(heads)
+    return [info for info in checkpoints if info.step not in kept]
+
+
+class Thinning:
+    """Deletes checkpoints after a publication."""
+
+    def __init__(self, registry: RunRegistry, stores: Stores, metrics: Metrics) -> None:
+        self._registry = registry
+        self._stores = stores
+        self._metrics = metrics
+
+    async def thin(self, opened: OpenRun) -> None:
+        """Delete what is superfluous: first the record, then the objects, so that nothing listed is missing."""
+        try:
+            checkpoints = await self._stores.records.all(opened.run)
+            rule = opened.description.experiment.checkpoints
+            for info in superfluous(checkpoints, rule, await self._heads(opened)):
+                if info.step in await self._heads(opened):
+                    continue  # an evaluation has made it the best meanwhile
+                await self._stores.records.delete(opened.run, info.step)
+                for key in (policy_key(info), checkpoint_key(info)):
+                    await self._stores.objects.delete(key)
+                    self._metrics.gc_deleted.labels("thinned").inc()
+            await self._delete_orphans(opened)
+        except UnavailableError:
+            _log.warning("thinning stopped early; the next publication goes on", extra={"run": opened.run})
+
+    async def _heads(self, opened: OpenRun) -> list[int]:
+        record = await self._registry.record(opened.run)
+        return [info.step for info in (record.head, record.best) if info is not None]
+
+    async def _delete_orphans(self, opened: OpenRun) -> None:
+        orphans = [found async for found in self._stores.objects.find(f"runs/{opened.run}/")]
+        record = await self._registry.record(opened.run)  # after the list: whatever was listed and is used is in it
+        known = [*await self._stores.records.all(opened.run), *(info for info in (record.head, record.best) if info)]
+        used = {key for info in known for key in (checkpoint_key(info), policy_key(info))}
+        orphans = [found for found in orphans if found.key not in used]
+        self._metrics.gc_orphans.labels(opened.run).set(len(orphans))
+        limit = now() - timedelta(seconds=ORPHAN_AGE_SECONDS)
+        for found in orphans:
+            if found.modified_at < limit:
+                await self._stores.objects.delete(found.key)
+                self._metrics.gc_deleted.labels("orphan").inc()

@@ -1,0 +1,72 @@
+"""What runs beside the requests: indexes, preloading, idle runs, the lag of the event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+
+from replay_api.errors import UnavailableError
+from replay_api.metrics import Metrics
+from replay_api.services.registry import RunRegistry
+from replay_api.storage.mongo import Database, create_indexes
+
+LAG_INTERVAL_SECONDS = 0.25
+"""Interval in s of the timer whose lateness is the event loop's lag."""
+
+LAG_WINDOW_SECONDS = 5.0
+"""The worst lag of this many s is shown, so that a scrape every 15 s does not only see the calm."""
+
+IDLE_INTERVAL_SECONDS = 60.0
+"""Interval in s at which unused runs are looked for."""
+
+_log = logging.getLogger(__name__)
+
+
+class Upkeep:
+    """The service's own background loops."""
+
+    def __init__(self, database: Database, registry: RunRegistry, metrics: Metrics) -> None:
+        self._database = database
+        self._registry = registry
+        self._metrics = metrics
+        self._tasks: list[asyncio.Task[None]] = []
+        self.prepared = False
+
+    def start(self) -> None:
+        """Begin; the service answers at once, and is ready when the indexes are there."""
+        self._tasks = [asyncio.ensure_future(loop()) for loop in (self._prepare, self._watch_lag, self._close_idle)]
+
+    async def stop(self) -> None:
+        """End."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _prepare(self) -> None:
+        while not self.prepared:
+            try:
+                await create_indexes(self._database)
+                self.prepared = True
+                await self._registry.preload()
+            except UnavailableError:
+                await asyncio.sleep(1.0)
+            except Exception:
+                _log.exception("indexes cannot be created, or runs not be opened in advance")
+                await asyncio.sleep(5.0)
+
+    async def _watch_lag(self) -> None:
+        worst, since = 0.0, time.monotonic()
+        while True:
+            began = time.monotonic()
+            await asyncio.sleep(LAG_INTERVAL_SECONDS)
+            now = time.monotonic()
+            worst = max(worst, now - began - LAG_INTERVAL_SECONDS)
+            self._metrics.loop_lag.set(worst)
+            if now - since > LAG_WINDOW_SECONDS:
+                worst, since = 0.0, now
+
+    async def _close_idle(self) -> None:
+        while True:
+            await asyncio.sleep(IDLE_INTERVAL_SECONDS)
+            await self._registry.close_idle()

@@ -1,0 +1,69 @@
+"""Who plays: reports of the rollout workers, in memory, and what they count."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from dataclasses import dataclass
+
+from gaitfleet.wire import WorkerReport, WorkerStatus
+from replay_api.constants import MAX_WORKERS_PER_RUN, WORKER_EXPIRY_SECONDS
+from replay_api.errors import LimitedError
+
+
+@dataclass(frozen=True, slots=True)
+class _Heard:
+    report: WorkerReport
+    at: float
+
+
+class WorkerBook:
+    """Workers of one run that were heard of lately, and simulator failures by kind since the start."""
+
+    def __init__(self) -> None:
+        self._heard: dict[str, _Heard] = {}
+        self._failures: Counter[str] = Counter()
+
+    def report(self, worker: str, report: WorkerReport) -> bool:
+        """Take a report; True when the worker is new.
+
+        Raises
+        ------
+        LimitedError
+            When there are too many workers to remember.
+        """
+        before = self._heard.get(worker)
+        if before is None and len(self._heard) >= MAX_WORKERS_PER_RUN:
+            detail = f"{MAX_WORKERS_PER_RUN} workers are known already"
+            raise LimitedError(detail, reason="workers", retry_after_seconds=WORKER_EXPIRY_SECONDS)
+        known = {} if before is None else before.report.failures
+        for kind, count in report.failures.items():
+            then = known.get(kind, 0)
+            self._failures[kind] += count - then if count >= then else count  # a smaller count: the worker began anew
+        self._heard[worker] = _Heard(report, time.monotonic())
+        return before is None
+
+    def leave(self, worker: str) -> bool:
+        """Forget a worker; False when it was not known."""
+        return self._heard.pop(worker, None) is not None
+
+    def expire(self) -> list[str]:
+        """Forget and name those that have been silent for too long."""
+        limit = time.monotonic() - WORKER_EXPIRY_SECONDS
+        silent = [worker for worker, heard in self._heard.items() if heard.at < limit]
+        for worker in silent:
+            del self._heard[worker]
+        return silent
+
+    @property
+    def failures(self) -> dict[str, int]:
+        """Simulator failures by kind."""
+        return dict(self._failures)
+
+    def statuses(self) -> list[WorkerStatus]:
+        """Those heard of lately, by name."""
+        now = time.monotonic()
+        return [
+            WorkerStatus(worker=worker, seconds_since_report=now - heard.at, **heard.report.model_dump())
+            for worker, heard in sorted(self._heard.items())
+        ]

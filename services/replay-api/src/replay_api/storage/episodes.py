@@ -1,0 +1,235 @@
+"""The collection `episodes`: one document an episode, its summary as fields and its arrays as one compressed binary.
+
+Ids are ``{run}/{uuid}``: unique within a run, sorted by run and time of creation, and a shard key by themselves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from bson.binary import Binary
+from motor.motor_asyncio import AsyncIOMotorClient
+from pymongo import DESCENDING
+from pymongo.errors import DuplicateKeyError
+
+from gaitfleet.wire import EpisodeSummary
+from replay_api.storage.mongo import Database, Document, asking
+
+TRAINING_ROLES = ("train", "random")
+"""Roles whose episodes are sampled."""
+
+
+@dataclass(frozen=True, slots=True)
+class EpisodeFilter:
+    """Which episodes a listing holds; None means any."""
+
+    role: str | None = None
+    worker: str | None = None
+    ending: str | None = None
+    policy_version: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """One training episode of the store, for the plan of the cache."""
+
+    key: str
+    transitions: int
+    stored_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class RoleTotal:
+    """Episodes, simulator steps and transitions stored of one role."""
+
+    episodes: int
+    steps: int
+    transitions: int
+
+
+class EpisodeStore:
+    """Episodes of all runs."""
+
+    def __init__(self, client: AsyncIOMotorClient[Document], database: Database) -> None:
+        self._client = client
+        self._episodes = database["episodes"]
+        self._runs = database["runs"]
+
+    async def insert(self, summary: EpisodeSummary, content: bytes) -> bool:
+        """Keep an episode, by majority and journal; False when one is there under this id."""
+        document = _document(summary)
+        document["content"] = Binary(content)
+        async with asking("store the episode"):
+            try:
+                await self._episodes.insert_one(document)
+            except DuplicateKeyError:
+                return False
+        return True
+
+    async def digest(self, run: str, episode_id: UUID) -> str | None:
+        """Digest of a stored episode's uncompressed body."""
+        async with asking("read the episode"):
+            document = await self._episodes.find_one({"_id": key_of(run, episode_id)}, {"content_digest": 1})
+        return None if document is None else str(document["content_digest"])
+
+    async def get(self, run: str, episode_id: UUID) -> EpisodeSummary | None:
+        """Summary of an episode."""
+        async with asking("read the episode"):
+            document = await self._episodes.find_one({"_id": key_of(run, episode_id)}, {"content": 0})
+        return None if document is None else _summary(document)
+
+    async def content(self, run: str, episode_id: UUID) -> bytes | None:
+        """The compressed body of an episode."""
+        contents = await self.contents([key_of(run, episode_id)])
+        return contents.get(key_of(run, episode_id))
+
+    async def contents(self, keys: Sequence[str]) -> dict[str, bytes]:
+        """Compressed bodies by key; those that are gone are left out."""
+        async with asking("read episodes"):
+            documents = await self._episodes.find({"_id": {"$in": list(keys)}}, {"content": 1}).to_list(None)
+        return {document["_id"]: bytes(document["content"]) for document in documents}
+
+    async def page(self, run: str, chosen: EpisodeFilter, before: UUID | None, limit: int) -> list[EpisodeSummary]:
+        """Episodes, newest first."""
+        upper = key_of(run, before) if before else f"{run}0"  # "0" follows "/" in ASCII
+        query: Document = {"run": run, "_id": {"$gte": f"{run}/", "$lt": upper}}
+        for name in ("role", "worker", "ending", "policy_version"):
+            value = getattr(chosen, name)
+            if value is not None:
+                query[name] = value
+        async with asking("list episodes"):
+            cursor = self._episodes.find(query, {"content": 0}).sort("_id", DESCENDING).limit(limit)
+            documents = await cursor.to_list(limit)
+        return [_summary(document) for document in documents]
+
+    async def plan(self, run: str, capacity: int) -> list[Planned]:
+        """The newest training episodes that fill `capacity` transitions, newest first."""
+        planned: list[Planned] = []
+        held = 0
+        query = {"run": run, "role": {"$in": list(TRAINING_ROLES)}}
+        async with asking("list stored episodes", seconds=120.0):
+            cursor = self._episodes.find(query, {"transitions": 1, "stored_at": 1})
+            async for document in cursor.sort([("stored_at", DESCENDING), ("_id", DESCENDING)]):
+                planned.append(_planned(document))
+                held += planned[-1].transitions
+                if held >= capacity:
+                    break
+        return planned
+
+    async def transitions_before(self, run: str, oldest: Planned) -> int:
+        """Training transitions stored before the given episode."""
+        older = [
+            {"stored_at": {"$lt": oldest.stored_at}},
+            {"stored_at": oldest.stored_at, "_id": {"$lt": oldest.key}},
+        ]
+        match = {"run": run, "role": {"$in": list(TRAINING_ROLES)}, "$or": older}
+        pipeline: list[Document] = [
+            {"$match": match},
+            {"$group": {"_id": None, "transitions": {"$sum": "$transitions"}}},
+        ]
+        async with asking("count stored transitions", seconds=120.0):
+            rows = await self._episodes.aggregate(pipeline).to_list(1)
+        return int(rows[0]["transitions"]) if rows else 0
+
+    async def keys_since(self, run: str, since: datetime, limit: int = 0) -> list[str]:
+        """Keys of the episodes of every role that were stored at or after a moment, oldest first; 0 is no limit."""
+        async with asking("look for new episodes"):
+            cursor = self._episodes.find({"run": run, "stored_at": {"$gte": since}}, {"_id": 1})
+            documents = await cursor.sort([("stored_at", 1), ("_id", 1)]).limit(limit).to_list(None)
+        return [document["_id"] for document in documents]
+
+    async def summaries(self, keys: Sequence[str]) -> list[EpisodeSummary]:
+        """Summaries of episodes, oldest first; those that are gone are left out."""
+        async with asking("read episodes"):
+            cursor = self._episodes.find({"_id": {"$in": list(keys)}}, {"content": 0})
+            documents = await cursor.sort([("stored_at", 1), ("_id", 1)]).to_list(None)
+        return [_summary(document) for document in documents]
+
+    async def totals(self, run: str, before: datetime) -> dict[str, RoleTotal]:
+        """What was stored before a moment, by role."""
+        match = {"run": run, "stored_at": {"$lt": before}}
+        group = {
+            "_id": "$role",
+            "episodes": {"$sum": 1},
+            "steps": {"$sum": "$steps"},
+            "transitions": {"$sum": "$transitions"},
+        }
+        async with asking("count episodes", seconds=120.0):
+            rows = await self._episodes.aggregate([{"$match": match}, {"$group": group}]).to_list(None)
+        return {row["_id"]: RoleTotal(row["episodes"], int(row["steps"]), int(row["transitions"])) for row in rows}
+
+    async def latest(self, run: str, role: str, limit: int) -> list[EpisodeSummary]:
+        """Newest stored episodes of a role, newest first."""
+        async with asking("list episodes"):
+            cursor = self._episodes.find({"run": run, "role": role}, {"content": 0})
+            documents = await cursor.sort([("stored_at", DESCENDING), ("_id", DESCENDING)]).limit(limit).to_list(limit)
+        return [_summary(document) for document in documents]
+
+    async def evaluations(self, run: str, policy_version: int) -> list[EpisodeSummary]:
+        """Every evaluation episode of one policy, newest first."""
+        query = {"run": run, "role": "evaluate", "policy_version": policy_version}
+        async with asking("list evaluations"):
+            documents = await self._episodes.find(query, {"content": 0}).sort("_id", DESCENDING).to_list(None)
+        return [_summary(document) for document in documents]
+
+    async def evaluation_scores(self, run: str, policy_version: int) -> list[float]:
+        """Simulator returns of every evaluation episode of one policy."""
+        query = {"run": run, "role": "evaluate", "policy_version": policy_version}
+        async with asking("list evaluations"):
+            documents = await self._episodes.find(query, {"simulator_return": 1}).to_list(None)
+        return [float(document["simulator_return"]) for document in documents]
+
+    async def newest_evaluated(self, run: str) -> int | None:
+        """Newest policy that has an evaluation episode."""
+        async with asking("look for evaluations"):
+            cursor = self._episodes.find({"run": run, "role": "evaluate"}, {"policy_version": 1})
+            documents = await cursor.sort("policy_version", DESCENDING).limit(1).to_list(1)
+        return int(documents[0]["policy_version"]) if documents else None
+
+    async def oldest_training(self, run: str, limit: int) -> list[Planned]:
+        """The oldest training episodes, oldest first."""
+        query = {"run": run, "role": {"$in": list(TRAINING_ROLES)}}
+        async with asking("list stored episodes"):
+            cursor = self._episodes.find(query, {"transitions": 1, "stored_at": 1})
+            documents = await cursor.sort([("stored_at", 1), ("_id", 1)]).limit(limit).to_list(limit)
+        return [_planned(document) for document in documents]
+
+    async def delete(self, run: str, doomed: Sequence[Planned]) -> None:
+        """Delete episodes and count their transitions as deleted, both or neither."""
+        transitions = sum(episode.transitions for episode in doomed)
+        async with (
+            asking("delete old episodes"),
+            await self._client.start_session() as session,
+            session.start_transaction(),
+        ):
+            keys = [episode.key for episode in doomed]
+            result = await self._episodes.delete_many({"_id": {"$in": keys}}, session=session)
+            if result.deleted_count == len(doomed):
+                change = {"$inc": {"counters.deleted_transitions": transitions}}
+                await self._runs.update_one({"_id": run}, change, session=session)
+            else:  # another replica was faster with some of them
+                await session.abort_transaction()
+
+
+def key_of(run: str, episode_id: UUID) -> str:
+    """Id of an episode's document."""
+    return f"{run}/{episode_id}"
+
+
+def _document(summary: EpisodeSummary) -> Document:
+    document: dict[str, Any] = {"_id": key_of(summary.run, summary.episode_id)}
+    fields = summary.model_dump(mode="python", exclude={"episode_id"})
+    return document | fields | {"seed": summary.seed}
+
+
+def _summary(document: Document) -> EpisodeSummary:
+    fields = {name: value for name, value in document.items() if name not in ("_id", "content")}
+    return EpisodeSummary(episode_id=UUID(document["_id"].rpartition("/")[2]), **fields)
+
+
+def _planned(document: Document) -> Planned:
+    return Planned(document["_id"], int(document["transitions"]), document["stored_at"])

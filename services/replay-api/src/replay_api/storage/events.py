@@ -1,0 +1,54 @@
+"""The collection `events`: the history of every run."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from typing import Any
+
+from gaitfleet.wire import Event
+from replay_api.storage.mongo import Database, Document, asking, now
+
+
+class EventStore:
+    """Append to and read the history.
+
+    A sequence is microseconds of this server's clock, growing strictly within a process, and eight random digits of
+    the process, so that two replicas never write the same.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._events = database["events"]
+        self._last = 0
+        self._process = os.urandom(4).hex()
+
+    async def append(self, run: str, kind: str, data: dict[str, Any]) -> Event:
+        """Keep one event."""
+        self._last = max(self._last + 1, time.time_ns() // 1000)
+        sequence = f"{self._last:016x}{self._process}"
+        event = Event(sequence=sequence, run=run, at=now(), kind=kind, data=data)
+        # The particulars are text, because names in them (reward terms, losses) may hold dots.
+        document = {"_id": f"{run}/{sequence}", "run": run, "at": event.at, "kind": kind, "data": json.dumps(data)}
+        async with asking("keep an event"):
+            await self._events.insert_one(document)
+        return event
+
+    async def page(self, run: str, after: str | None, kind: str | None, limit: int) -> list[Event]:
+        """Events, oldest first."""
+        query: Document = {"run": run, "_id": {"$gt": f"{run}/{after or ''}", "$lt": f"{run}0"}}
+        if kind is not None:
+            query["kind"] = kind
+        async with asking("list events"):
+            documents = await self._events.find(query).sort("_id", 1).limit(limit).to_list(limit)
+        return [_event(document) for document in documents]
+
+
+def _event(document: Document) -> Event:
+    return Event(
+        sequence=document["_id"].rpartition("/")[2],
+        run=document["run"],
+        at=document["at"],
+        kind=document["kind"],
+        data=json.loads(document["data"]),
+    )

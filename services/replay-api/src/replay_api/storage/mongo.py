@@ -1,0 +1,154 @@
+"""The connection to MongoDB, what it measures, and how its failures are told."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+from motor.motor_asyncio import AsyncIOMotorClient, AsyncIOMotorDatabase
+from pymongo import monitoring
+from pymongo.errors import (
+    ConnectionFailure,
+    DuplicateKeyError,
+    ExecutionTimeout,
+    OperationFailure,
+    PyMongoError,
+    WriteConcernError,
+    WTimeoutError,
+)
+
+from replay_api.constants import DATABASE_SECONDS, RETRY_AFTER_SECONDS
+from replay_api.errors import UnavailableError
+from replay_api.metrics import Metrics
+from replay_api.settings import Settings
+
+Document = dict[str, Any]
+Database = AsyncIOMotorDatabase[Document]
+
+_log = logging.getLogger(__name__)
+
+
+class _CommandMetrics(monitoring.CommandListener):
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+
+    def started(self, event: monitoring.CommandStartedEvent) -> None:
+        pass
+
+    def succeeded(self, event: monitoring.CommandSucceededEvent) -> None:
+        self._metrics.mongo_seconds.labels(event.command_name).observe(event.duration_micros / 1e6)
+
+    def failed(self, event: monitoring.CommandFailedEvent) -> None:
+        self._metrics.mongo_seconds.labels(event.command_name).observe(event.duration_micros / 1e6)
+        self._metrics.mongo_errors.labels(event.command_name).inc()
+
+
+class _PoolMetrics(monitoring.ConnectionPoolListener):
+    """Connections checked out; the other events are of no interest here."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._gauge = metrics.mongo_checked_out
+
+    def connection_checked_out(self, event: monitoring.ConnectionCheckedOutEvent) -> None:
+        self._gauge.inc()
+
+    def connection_checked_in(self, event: monitoring.ConnectionCheckedInEvent) -> None:
+        self._gauge.dec()
+
+    def _ignore(self, event: Any) -> None:
+        pass
+
+    pool_created = pool_ready = pool_cleared = pool_closed = _ignore
+    connection_created = connection_ready = connection_closed = _ignore
+    connection_check_out_started = connection_check_out_failed = _ignore
+
+
+def connect(settings: Settings, metrics: Metrics) -> AsyncIOMotorClient[Document]:
+    """A client whose every write is acknowledged by a majority and by its journal; connects when first used."""
+    return AsyncIOMotorClient(
+        settings.mongodb_uri.get_secret_value(),
+        appname="gaitfleet-replay-api",
+        tz_aware=True,
+        tzinfo=UTC,
+        w="majority",
+        journal=True,
+        wTimeoutMS=7000,
+        readConcernLevel="majority",
+        retryWrites=True,
+        retryReads=True,
+        serverSelectionTimeoutMS=3000,
+        connectTimeoutMS=3000,
+        socketTimeoutMS=8000,
+        waitQueueTimeoutMS=3000,
+        maxPoolSize=64,
+        event_listeners=[_CommandMetrics(metrics), _PoolMetrics(metrics)],
+    )
+
+
+@asynccontextmanager
+async def asking(what: str, *, seconds: float = DATABASE_SECONDS) -> AsyncIterator[None]:
+    """Bound a database operation in time and tell its failure as `UnavailableError`.
+
+    Raises
+    ------
+    UnavailableError
+        When MongoDB cannot be reached, does not answer in time, or refuses for a reason that is not the request's.
+    """
+    try:
+        async with asyncio.timeout(seconds):
+            yield
+    except DuplicateKeyError:
+        raise
+    except (TimeoutError, ConnectionFailure, ExecutionTimeout, WriteConcernError, WTimeoutError) as error:
+        _log.warning("the database did not answer", extra={"operation": what, "error": type(error).__name__})
+        raise _unavailable(what, error) from error
+    except (OperationFailure, PyMongoError) as error:
+        _log.exception("the database refused", extra={"operation": what})
+        raise _unavailable(what, error) from error
+
+
+def _unavailable(what: str, error: Exception) -> UnavailableError:
+    detail = f"the database did not {what} ({type(error).__name__})"
+    return UnavailableError(detail, reason="database", retry_after_seconds=RETRY_AFTER_SECONDS)
+
+
+async def create_indexes(database: Database) -> None:
+    """Create what queries need; does nothing where it is there already."""
+    episodes = database["episodes"]
+    async with asking("create indexes", seconds=60.0):
+        await episodes.create_index([("run", 1), ("stored_at", -1), ("_id", -1)], name="run_stored")
+        await episodes.create_index([("run", 1), ("role", 1), ("stored_at", -1), ("_id", -1)], name="run_role_stored")
+        await episodes.create_index(
+            [("run", 1), ("role", 1), ("policy_version", -1), ("_id", -1)], name="run_role_policy"
+        )
+        await episodes.create_index([("run", 1), ("worker", 1), ("_id", -1)], name="run_worker")
+        await episodes.create_index([("run", 1), ("ending", 1), ("_id", -1)], name="run_ending")
+        await database["events"].create_index([("run", 1), ("kind", 1), ("_id", 1)], name="run_kind")
+        await database["runs"].create_index([("created_at", -1)], name="created")
+        await database["checkpoints"].create_index([("run", 1), ("step", -1)], name="run_step", unique=True)
+
+
+async def ping(database: Database) -> None:
+    """Ask whether the database answers.
+
+    Raises
+    ------
+    UnavailableError
+        When it does not.
+    """
+    async with asking("answer a ping", seconds=4.0):
+        await database.command("ping")
+
+
+def now() -> datetime:
+    """This moment, in the milliseconds that MongoDB keeps."""
+    return milliseconds(datetime.now(UTC))
+
+
+def milliseconds(moment: datetime) -> datetime:
+    """A moment as MongoDB gives it back: UTC, whole milliseconds."""
+    return moment.astimezone(UTC).replace(microsecond=moment.microsecond // 1000 * 1000)

@@ -1,0 +1,55 @@
+"""What a checkpoint store must do."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+
+class ObjectExistsError(Exception):
+    """An object is there under this key; objects are never overwritten."""
+
+
+class ObjectMissingError(Exception):
+    """There is no object under this key."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredObject:
+    """Key and age of an object."""
+
+    key: str
+    modified_at: datetime
+
+
+class CheckpointStore(Protocol):
+    """Immutable objects by key. Every method raises `UnavailableError` when the store does not answer."""
+
+    async def put_new(self, key: str, body: bytes | bytearray | memoryview) -> None:
+        """Keep an object durably.
+
+        Raises
+        ------
+        ObjectExistsError
+            When one is there under this key.
+        """
+
+    async def get(self, key: str) -> bytes:
+        """A whole object.
+
+        Raises
+        ------
+        ObjectMissingError
+            When there is none.
+        """
+
+    async def delete(self, key: str) -> None:
+        """Delete an object; does nothing when there is none."""
+
+    def find(self, prefix: str) -> AsyncIterator[StoredObject]:
+        """Objects whose key begins with `prefix`."""
+
+    async def check(self) -> None:
+        """Ask whether the store can be used."""

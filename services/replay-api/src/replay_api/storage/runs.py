@@ -1,0 +1,222 @@
+"""The collection `runs`: one document a run, and every compare-and-set on it.
+
+The experiment is kept as JSON text, because its keys may hold dots and its hash depends on the exact numbers. Times
+that the database compares are milliseconds as integers: ``$toLong($$NOW)`` is the server's clock, and no client's
+clock is trusted.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from pymongo import DESCENDING, ReturnDocument
+from pymongo.errors import DuplicateKeyError
+
+from gaitfleet.experiment import Experiment
+from gaitfleet.wire import CheckpointInfo, Lease, LimitsChange, RunDescription, TrainerProgress
+from replay_api.storage.mongo import Database, Document, asking
+
+_SERVER_CLOCK = {"$toLong": "$$NOW"}
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseRecord:
+    """The lease as last written, expired or not."""
+
+    holder: str
+    epoch: int
+    expires_ms: int
+    renewals: int
+    progress: TrainerProgress | None
+
+    @property
+    def lease(self) -> Lease:
+        return Lease(
+            holder=self.holder, epoch=self.epoch, expires_at=datetime.fromtimestamp(self.expires_ms / 1e3, UTC)
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class RunRecord:
+    """Everything in a run's document.
+
+    Parameters
+    ----------
+    limits
+        Limits that were changed at run time.
+    sampled
+        Transitions sampled, as last flushed.
+    deleted_transitions
+        Training transitions that retention has deleted.
+    published
+        Checkpoints published since the run began.
+    head, best
+        The newest checkpoint, and the best by evaluation.
+    """
+
+    description: RunDescription
+    limits: LimitsChange
+    sampled: int
+    deleted_transitions: int
+    published: int
+    epoch: int
+    lease: LeaseRecord | None
+    head: CheckpointInfo | None
+    best: CheckpointInfo | None
+
+
+class RunStore:
+    """Runs, their lease, heads and counters."""
+
+    def __init__(self, database: Database) -> None:
+        self._runs = database["runs"]
+
+    async def insert(self, description: RunDescription) -> bool:
+        """Keep a new run; False when one is there under this id."""
+        document = {
+            "_id": description.run,
+            "experiment": description.experiment.model_dump_json(),
+            "experiment_hash": description.experiment_hash,
+            "layout_hash": description.layout_hash,
+            "observation_hash": description.observation_hash,
+            "created_at": description.created_at,
+            "limits": {},
+            "counters": {"sampled": 0, "deleted_transitions": 0, "published": 0},
+            "epoch": 0,
+            "lease": None,
+            "head": None,
+            "best": None,
+        }
+        async with asking("create the run"):
+            try:
+                await self._runs.insert_one(document)
+            except DuplicateKeyError:
+                return False
+        return True
+
+    async def get(self, run: str) -> RunRecord | None:
+        """One run, None when it does not exist."""
+        async with asking("read the run"):
+            document = await self._runs.find_one({"_id": run})
+        return None if document is None else _record(document)
+
+    async def all(self) -> list[RunDescription]:
+        """All runs, newest first."""
+        async with asking("list the runs"):
+            documents = await self._runs.find({}).sort("created_at", DESCENDING).to_list(None)
+        return [_description(document) for document in documents]
+
+    async def take_lease(
+        self, run: str, holder: str, ttl_seconds: float, progress: TrainerProgress | None
+    ) -> RunRecord | None:
+        """Grant or renew the lease unless another holds it; the result says who holds it now.
+
+        One update on the server decides by the server's clock. The epoch grows whenever the lease was not this
+        holder's.
+        """
+        mine = {"$eq": ["$lease.holder", {"$literal": holder}]}
+        over = {"$lte": [{"$ifNull": ["$lease.expires_ms", 0]}, _SERVER_CLOCK]}
+        renewal = {
+            "holder": {"$literal": holder},
+            "epoch": "$lease.epoch",
+            "expires_ms": {"$add": [_SERVER_CLOCK, round(ttl_seconds * 1000)]},
+            "renewals": {"$add": ["$lease.renewals", 1]},
+            "progress": {"$literal": None if progress is None else progress.model_dump_json()},
+        }
+        grant = renewal | {"epoch": {"$add": ["$epoch", 1]}, "renewals": {"$literal": 0}}
+        lease = {"$cond": [mine, renewal, {"$cond": [over, grant, "$lease"]}]}
+        pipeline: list[Document] = [
+            {"$set": {"lease": lease}},
+            {"$set": {"epoch": {"$max": ["$epoch", {"$ifNull": ["$lease.epoch", 0]}]}}},
+        ]
+        async with asking("grant the lease"):
+            document = await self._runs.find_one_and_update(
+                {"_id": run}, pipeline, return_document=ReturnDocument.AFTER
+            )
+        return None if document is None else _record(document)
+
+    async def release_lease(self, run: str, epoch: int) -> bool:
+        """Give the lease of this epoch back; False when it is no longer the run's."""
+        async with asking("release the lease"):
+            result = await self._runs.update_one({"_id": run, "lease.epoch": epoch}, {"$set": {"lease": None}})
+        return bool(result.matched_count)
+
+    async def move_head(self, info: CheckpointInfo) -> bool:
+        """Move the head to a checkpoint, if its epoch holds the lease and its step is above the head."""
+        fence: Document = {
+            "_id": info.run,
+            "lease.epoch": info.epoch,
+            "$or": [{"head": None}, {"head.step": {"$lt": info.step}}],
+        }
+        change = {"$set": {"head": info_document(info)}, "$inc": {"counters.published": 1}}
+        async with asking("move the head"):
+            result = await self._runs.update_one(fence, change)
+        return bool(result.matched_count)
+
+    async def evaluated(self, run: str, step: int, mean_return: float, episodes: int) -> None:
+        """Note an evaluation of the head; does nothing where the head has moved on."""
+        change = {"$set": {"head.evaluation_return": mean_return, "head.evaluation_episodes": episodes}}
+        async with asking("note the evaluation"):
+            await self._runs.update_one({"_id": run, "head.step": step}, change)
+
+    async def set_best(self, run: str, info: CheckpointInfo) -> None:
+        """Name the best checkpoint."""
+        async with asking("set the best checkpoint"):
+            await self._runs.update_one({"_id": run}, {"$set": {"best": info_document(info)}})
+
+    async def set_limits(self, run: str, change: LimitsChange) -> RunRecord | None:
+        """Keep changed limits."""
+        fields = {f"limits.{name}": value for name, value in change.model_dump(exclude_none=True).items()}
+        async with asking("change the limits"):
+            document = await self._runs.find_one_and_update(
+                {"_id": run}, {"$set": fields}, return_document=ReturnDocument.AFTER
+            )
+        return None if document is None else _record(document)
+
+    async def add_sampled(self, run: str, transitions: int) -> int:
+        """Add to the sampled transitions; the new total."""
+        async with asking("count samples"):
+            document = await self._runs.find_one_and_update(
+                {"_id": run}, {"$inc": {"counters.sampled": transitions}}, return_document=ReturnDocument.AFTER
+            )
+        return 0 if document is None else int(document["counters"]["sampled"])
+
+
+def info_document(info: CheckpointInfo) -> Document:
+    """A checkpoint's record as a document."""
+    return info.model_dump(mode="python")
+
+
+def _description(document: Document) -> RunDescription:
+    return RunDescription(
+        run=document["_id"],
+        experiment=Experiment.model_validate_json(document["experiment"]),
+        experiment_hash=document["experiment_hash"],
+        layout_hash=document["layout_hash"],
+        observation_hash=document["observation_hash"],
+        created_at=document["created_at"],
+    )
+
+
+def _record(document: Document) -> RunRecord:
+    counters: dict[str, Any] = document["counters"]
+    lease = document["lease"]
+    return RunRecord(
+        description=_description(document),
+        limits=LimitsChange(**document["limits"]),
+        sampled=int(counters["sampled"]),
+        deleted_transitions=int(counters["deleted_transitions"]),
+        published=int(counters["published"]),
+        epoch=document["epoch"],
+        lease=None if lease is None else _lease(lease),
+        head=None if document["head"] is None else CheckpointInfo(**document["head"]),
+        best=None if document["best"] is None else CheckpointInfo(**document["best"]),
+    )
+
+
+def _lease(document: Document) -> LeaseRecord:
+    text = document["progress"]
+    progress = None if text is None else TrainerProgress.model_validate_json(text)
+    return LeaseRecord(document["holder"], document["epoch"], document["expires_ms"], document["renewals"], progress)

@@ -1,0 +1,107 @@
+"""Checkpoints as objects of an S3 bucket."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import aioboto3
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
+
+from replay_api.constants import RETRY_AFTER_SECONDS
+from replay_api.errors import UnavailableError
+from replay_api.metrics import Metrics
+from replay_api.settings import Settings
+from replay_api.storage.objects import ObjectExistsError, ObjectMissingError, StoredObject
+
+_EXISTS = frozenset({"PreconditionFailed", "412", "ConditionalRequestConflict", "409"})
+_MISSING = frozenset({"NoSuchKey", "404", "NotFound"})
+
+
+class S3Store:
+    """Objects of a bucket below a prefix; ``If-None-Match: *`` keeps them immutable."""
+
+    def __init__(self, client: Any, bucket: str, prefix: str, metrics: Metrics) -> None:
+        self._client = client
+        self._bucket = bucket
+        self._prefix = f"{prefix}/" if prefix else ""
+        self._metrics = metrics
+
+    async def put_new(self, key: str, body: bytes | bytearray | memoryview) -> None:
+        async with self._asking("put", key):
+            await self._client.put_object(
+                Bucket=self._bucket,
+                Key=self._prefix + key,
+                Body=bytes(body) if isinstance(body, memoryview) else body,
+                IfNoneMatch="*",
+                ContentType="application/x-safetensors",
+            )
+        self._metrics.s3_bytes.labels("out").inc(len(body))
+
+    async def get(self, key: str) -> bytes:
+        async with self._asking("get", key):
+            answer = await self._client.get_object(Bucket=self._bucket, Key=self._prefix + key)
+            body: bytes = await answer["Body"].read()
+        self._metrics.s3_bytes.labels("in").inc(len(body))
+        return body
+
+    async def delete(self, key: str) -> None:
+        async with self._asking("delete", key):
+            await self._client.delete_object(Bucket=self._bucket, Key=self._prefix + key)
+
+    async def find(self, prefix: str) -> AsyncIterator[StoredObject]:
+        arguments: dict[str, Any] = {"Bucket": self._bucket, "Prefix": self._prefix + prefix}
+        while True:
+            async with self._asking("list", prefix):
+                page = await self._client.list_objects_v2(**arguments)
+            for entry in page.get("Contents", ()):
+                yield StoredObject(entry["Key"].removeprefix(self._prefix), entry["LastModified"])
+            if not page.get("IsTruncated"):
+                return
+            arguments["ContinuationToken"] = page["NextContinuationToken"]
+
+    async def check(self) -> None:
+        async with self._asking("check", self._prefix):
+            await self._client.list_objects_v2(Bucket=self._bucket, Prefix=self._prefix, MaxKeys=1)
+
+    @asynccontextmanager
+    async def _asking(self, operation: str, key: str) -> AsyncIterator[None]:
+        began = time.monotonic()
+        try:
+            yield
+        except ClientError as error:
+            code = str(error.response.get("Error", {}).get("Code", "unknown"))
+            if operation == "put" and code in _EXISTS:
+                raise ObjectExistsError(key) from None
+            if operation == "get" and code in _MISSING:
+                raise ObjectMissingError(key) from None
+            raise self._unavailable(operation, code) from error
+        except (BotoCoreError, OSError, TimeoutError) as error:
+            raise self._unavailable(operation, type(error).__name__) from error
+        finally:
+            self._metrics.s3_seconds.labels(operation).observe(time.monotonic() - began)
+
+    def _unavailable(self, operation: str, code: str) -> UnavailableError:
+        self._metrics.s3_errors.labels(operation, code).inc()
+        detail = f"the checkpoint store did not {operation} ({code})"
+        return UnavailableError(detail, reason="checkpoint_store", retry_after_seconds=RETRY_AFTER_SECONDS)
+
+
+@asynccontextmanager
+async def open_s3(bucket: str, prefix: str, settings: Settings, metrics: Metrics) -> AsyncIterator[S3Store]:
+    """The store in `bucket`; credentials come from where every AWS client looks for them."""
+    config = Config(
+        connect_timeout=3,
+        read_timeout=30,
+        retries={"max_attempts": 3, "mode": "standard"},
+        s3={"addressing_style": "path" if settings.s3_path_style else "auto"},
+        max_pool_connections=20,
+    )
+    session = aioboto3.Session()
+    async with session.client(
+        "s3", endpoint_url=settings.s3_endpoint_url, region_name=settings.s3_region, config=config
+    ) as client:
+        yield S3Store(client, bucket, prefix, metrics)

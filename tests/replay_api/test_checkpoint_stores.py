@@ -1,0 +1,73 @@
+"""One contract, three stores: a directory, moto's S3, and SeaweedFS."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from replay_api.errors import UnavailableError
+from replay_api.metrics import Metrics
+from replay_api.settings import Settings
+from replay_api.storage.checkpoint_store import open_store
+from replay_api.storage.objects import CheckpointStore, ObjectExistsError, ObjectMissingError
+
+
+@pytest.fixture(params=["directory", "moto", "seaweedfs"])
+async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[CheckpointStore]:
+    changes: dict[str, Any] = {"checkpoint_store": f"directory:{tmp_path / 'objects'}"}
+    if request.param != "directory":
+        changes = request.getfixturevalue(request.param)
+    async with open_store(Settings(authentication="none", **changes), Metrics()) as opened:
+        yield opened
+
+
+async def test_an_object_is_written_once_and_read_whole(store: CheckpointStore) -> None:
+    body = bytes(range(256)) * 4096
+    await store.put_new("runs/a/1-1.safetensors", bytearray(body))
+    assert await store.get("runs/a/1-1.safetensors") == body
+    with pytest.raises(ObjectExistsError):
+        await store.put_new("runs/a/1-1.safetensors", b"other")
+    assert await store.get("runs/a/1-1.safetensors") == body
+    await store.check()
+
+
+async def test_of_sixteen_writers_of_one_key_one_wins(store: CheckpointStore) -> None:
+    bodies = [f"writer {i}".encode() for i in range(16)]
+    results = await asyncio.gather(*(store.put_new("runs/race/key", body) for body in bodies), return_exceptions=True)
+    winners = [body for body, result in zip(bodies, results, strict=True) if result is None]
+    assert len(winners) == 1
+    assert all(result is None or isinstance(result, ObjectExistsError) for result in results)
+    assert await store.get("runs/race/key") == winners[0]
+
+
+async def test_objects_are_listed_by_prefix_and_deleted(store: CheckpointStore) -> None:
+    for key in ("runs/list/1", "runs/list/2", "runs/list2/1"):
+        await store.put_new(key, b"x")
+    assert sorted([found.key async for found in store.find("runs/list/")]) == ["runs/list/1", "runs/list/2"]
+    await store.delete("runs/list/1")
+    await store.delete("runs/list/1")
+    assert [found.key async for found in store.find("runs/list/")] == ["runs/list/2"]
+    assert [found.key async for found in store.find("runs/nothing/")] == []
+    with pytest.raises(ObjectMissingError):
+        await store.get("runs/list/1")
+
+
+async def test_a_store_that_is_away_is_told_as_unavailable() -> None:
+    away = Settings(authentication="none", checkpoint_store="s3://bucket/prefix", s3_endpoint_url="http://127.0.0.1:9")
+    async with open_store(away, Metrics()) as opened:
+        with pytest.raises(UnavailableError, match="the checkpoint store did not get"):
+            await opened.get("runs/a/1")
+
+
+async def test_a_torn_file_is_never_seen_and_cleaned_up(tmp_path: Path) -> None:
+    settings = Settings(authentication="none", checkpoint_store=f"directory:{tmp_path}")
+    async with open_store(settings, Metrics()) as opened:
+        await opened.put_new("runs/a/1", b"x")
+        (tmp_path / "runs/a/.new-7-left").write_bytes(b"half")
+        assert [found.key async for found in opened.find("runs/a/")] == ["runs/a/1"]
+        with pytest.raises(ValueError, match="leads out of the store"):
+            await opened.get("../outside")

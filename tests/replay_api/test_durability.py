@@ -1,0 +1,299 @@
+"""What is acknowledged survives kill -9, of the API and of the database: real processes, concurrent posts."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from gaitfleet.episode import encode_episode
+from gaitfleet.experiment import Experiment
+from replay_api.settings import Settings
+from tests.replay_api.conftest import Database, serve
+from tests.replay_api.fleet import Fleet, experiment_of, free_port
+
+
+class Api:
+    """The service as `python -m replay_api`."""
+
+    def __init__(self, directory: Path, mongodb_uri: str) -> None:
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        options = {
+            "AUTHENTICATION": "none",
+            "PORT": str(self.port),
+            "MONGODB_URI": mongodb_uri,
+            "MONGODB_DATABASE": "durability",
+            "CHECKPOINT_STORE": f"directory:{directory / 'checkpoints'}",
+        }
+        self._environment = os.environ | {f"GAITFLEET_REPLAY_API_{name}": value for name, value in options.items()}
+        self._log = directory / "api.log"
+        self.start()
+
+    def start(self) -> None:
+        with self._log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "replay_api"], env=self._environment, stdout=log, stderr=log
+            )
+        self.wait_until_ready()
+
+    def wait_until_ready(self, seconds: float = 40.0) -> None:
+        deadline = time.monotonic() + seconds
+        while True:
+            try:
+                if httpx.get(f"{self.url}/health/ready", timeout=10).is_success:
+                    return
+            except httpx.TransportError:
+                pass
+            assert self.process.poll() is None, self._log.read_text()
+            assert time.monotonic() < deadline, "the API did not become ready"
+            time.sleep(0.1)
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+
+class Posters:
+    """Threads that post episodes and, as a worker does, post the same again until it is answered."""
+
+    def __init__(self, fleet: Fleet, threads: int = 4) -> None:
+        self.acknowledged: dict[str, int] = {}
+        self.refused: list[str] = []
+        self._fleet = fleet
+        self._stop = threading.Event()
+        self._threads = [threading.Thread(target=self._post, args=(number,)) for number in range(threads)]
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join(60)
+
+    def _post(self, number: int) -> None:
+        seed = number * 100_000
+        with httpx.Client(base_url=self._fleet.url, timeout=15) as client:
+            while not self._stop.is_set():
+                seed += 1
+                episode = self._fleet.play(seed=seed, steps=1 + seed % 50, worker=f"poster-{number}")
+                body = encode_episode(episode)
+                while True:  # also after the stop: what was sent is seen through
+                    try:
+                        answer = client.post(f"{self._fleet.path}/episodes", content=body)
+                    except httpx.TransportError:
+                        time.sleep(0.05)
+                        continue
+                    if answer.status_code in (200, 201):
+                        self.acknowledged[str(episode.metadata.episode_id)] = answer.json()["transitions"]
+                        break
+                    if answer.status_code != 503:
+                        self.refused.append(answer.text)
+                        break
+                    time.sleep(0.1)
+
+
+@pytest.fixture
+def large() -> Experiment:
+    return experiment_of(replay={"capacity": 200_000})
+
+
+def stored(fleet: Fleet) -> list[dict[str, object]]:
+    """Every stored episode."""
+    found: list[dict[str, object]] = []
+    before: dict[str, str] = {}
+    while True:
+        page = fleet.get("/episodes", params={"limit": 1000} | before).json()
+        found += page["episodes"]
+        if page["next_before"] is None:
+            return found
+        before = {"before": page["next_before"]}
+
+
+def check(fleet: Fleet, posters: Posters) -> None:
+    """Nothing acknowledged is lost, nothing is there twice, and what can be sampled is what is stored."""
+    assert posters.refused == []
+    assert len(posters.acknowledged) > 20
+    episodes = stored(fleet)
+    ids = [str(episode["episode_id"]) for episode in episodes]
+    assert len(ids) == len(set(ids))
+    assert posters.acknowledged.keys() <= set(ids)
+    assert len(ids) - len(posters.acknowledged) <= 0  # every post was seen through, so no other can be there
+    transitions = sum(posters.acknowledged.values())
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        status = fleet.status()
+        if not status["loading"] and status["transitions_held"] == transitions:
+            break
+        time.sleep(0.2)
+    assert status["transitions_held"] == transitions
+    assert status["limits"]["inserted"] == transitions
+    assert status["episodes"] == {"random": len(ids)}
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Iterator[Database]:
+    made = Database(tmp_path)
+    yield made
+    made.kill()
+
+
+def test_kill_9_of_the_api_loses_and_doubles_nothing(tmp_path: Path, database: Database, large: Experiment) -> None:
+    api = Api(tmp_path, database.uri)
+    try:
+        with Fleet(api.url, large) as fleet:
+            posters = Posters(fleet)
+            for _ in range(3):
+                time.sleep(1.0)
+                api.kill()
+                api.start()
+            time.sleep(0.5)
+            posters.stop()
+            check(fleet, posters)
+            api.kill()
+            api.start()  # and once more from nothing but the database
+            check(fleet, posters)
+    finally:
+        api.kill()
+
+
+def test_kill_9_of_the_database_loses_and_doubles_nothing(
+    tmp_path: Path, database: Database, large: Experiment
+) -> None:
+    api = Api(tmp_path, database.uri)
+    try:
+        with Fleet(api.url, large) as fleet:
+            posters = Posters(fleet)
+            for _ in range(3):
+                time.sleep(1.0)
+                database.kill()
+                time.sleep(0.2)
+                database.start()
+                api.wait_until_ready()
+            time.sleep(0.5)
+            posters.stop()
+            check(fleet, posters)
+    finally:
+        api.kill()
+
+
+def test_a_database_that_is_away_is_told_within_ten_seconds(settings: Settings, tmp_path: Path) -> None:
+    database = Database(tmp_path)
+    with serve(settings.model_copy(update={"mongodb_uri": _secret(database.uri)})) as url, Fleet(url) as fleet:
+        fleet.post(fleet.play(seed=1))
+        database.kill()
+        calls: dict[str, Callable[[], httpx.Response]] = {
+            "post": lambda: fleet.post(fleet.play(seed=2)),
+            "list": lambda: fleet.get("/episodes"),
+            "lease": fleet.lease,
+        }
+        for name, call in calls.items():
+            began = time.monotonic()
+            answer = call()
+            assert answer.status_code == 503, name
+            assert answer.json()["type"] == "urn:gaitfleet:problem:unavailable"
+            assert answer.headers["retry-after"] == "2"
+            assert time.monotonic() - began < 10
+        assert fleet.http.get("/health/live").status_code == 200
+        assert fleet.http.get("/health/ready").status_code == 503
+        assert fleet.sample().status_code == 200  # what is in memory can be learned from meanwhile
+
+
+def _secret(text: str) -> object:
+    from pydantic import SecretStr
+
+    return SecretStr(text)
+
+
+def test_counters_and_transitions_survive_a_restart(settings: Settings) -> None:
+    """The rebuilt memory gives the same transitions as the one before it."""
+    with serve(settings) as url:
+        fleet = Fleet(url)
+        for seed in range(6):
+            assert fleet.post(fleet.play(seed=seed, steps=20 + seed)).status_code == 201
+        (before,) = fleet.batches(batch_size=4096, n_step=3)
+        limits = fleet.get("/limits").json()
+    with serve(settings) as url:
+        fleet.reconnect(url)
+        (after,) = fleet.batches(batch_size=4096, n_step=3)
+        again = fleet.get("/limits").json()
+        status = fleet.status()
+    fleet.http.close()
+    assert (again["inserted"], again["sampled"]) == (limits["inserted"], limits["sampled"] + 4096)
+    assert status["episodes"] == {"random": 6}
+    assert status["environment_steps"] == 135
+    assert status["returns"]["random"]["episodes"] == 6
+    assert after.index.min() > before.index.max()  # an index of before the restart cannot be mistaken
+    names = ("observation", "action", "reward", "discount", "next_observation", "policy_version")
+    rows = [
+        {tuple(bytes(getattr(batch, name)[i].tobytes()) for name in names) for i in range(4096)}
+        for batch in (before, after)
+    ]
+    assert len(rows[0]) == 135
+    assert rows[0] == rows[1]
+
+
+def test_two_replicas_share_one_run(settings: Settings) -> None:
+    """Episodes, heads, limits and counters of one are seen by the other within seconds."""
+    with serve(settings) as first, serve(settings) as second, Fleet(first) as fleet:
+        other = Fleet.__new__(Fleet)
+        other.__dict__.update(fleet.__dict__)
+        other.http = httpx.Client(base_url=second, timeout=30)
+        assert other.status()["transitions_held"] == 0
+        fleet.post(fleet.play())
+        epoch = fleet.lease().json()["epoch"]
+        fleet.publish(10, epoch)
+        assert other.post(fleet.play(seed=5, role="train", policy_version=10)).status_code == 201  # asks the database
+        etag = other.get("/policy", params={"wait": 10}).headers["etag"]
+        assert etag == fleet.get("/policy").headers["etag"]
+        fleet.http.patch(f"{fleet.path}/limits", json={"min_size": 20})
+        fleet.batches(batches=3)
+        deadline = time.monotonic() + 10
+        while time.monotonic() < deadline:
+            seen = other.status()
+            if seen["transitions_held"] == 60 and seen["limits"]["sampled"] == 48:
+                break
+            time.sleep(0.2)
+        assert seen["transitions_held"] == 60
+        assert seen["episodes"] == {"random": 1, "train": 1}
+        assert seen["limits"]["min_size"] == 20
+        assert (seen["limits"]["inserted"], seen["limits"]["sampled"]) == (60, 48)
+        other.http.close()
+
+
+def test_sigterm_ends_waits_at_once_and_forgets_no_count(tmp_path: Path, database: Database) -> None:
+    api = Api(tmp_path, database.uri)
+    try:
+        with Fleet(api.url) as fleet:
+            fleet.post(fleet.play())
+            epoch = fleet.lease().json()["epoch"]
+            fleet.publish(10, epoch)
+            etag = fleet.get("/policy").headers["etag"]
+            fleet.batches(batches=4)
+            answers: list[int] = []
+
+            def poll() -> None:
+                known = {"If-None-Match": etag}
+                answer = httpx.get(f"{api.url}{fleet.path}/policy", params={"wait": 60}, headers=known, timeout=70)
+                answers.append(answer.status_code)
+
+            waiting = threading.Thread(target=poll)
+            waiting.start()
+            time.sleep(0.3)
+            began = time.monotonic()
+            api.process.terminate()
+            assert api.process.wait(20) == 0
+            assert time.monotonic() - began < 8
+            waiting.join()
+            assert answers == [304]
+            api.start()
+            assert fleet.get("/limits").json()["sampled"] == 64
+    finally:
+        api.kill()
