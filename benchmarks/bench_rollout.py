@@ -1,11 +1,13 @@
 """What does a rollout worker cost on top of OpenSim's integrator?
 
-For each model and integrator setting, every contender plays the same episode again and again, turn by turn. The time
-of a step is its median over the repeats, which keeps the noise of a busy machine out of the ratio. `integrator` only
-resets and integrates; the others are read against it. The second table compares reading one state row with building
-osim-rl's dictionary, both straight after an integration, when caches are cold.
+For each model and integrator setting, every contender plays the same short episode again and again, turn by turn, on
+the same simulator: where OpenSim's objects happen to lie in memory is worth up to 15 %. `integrator` only resets and
+integrates. A ratio is the median over the turns of the integrator's time divided by the contender's in the same turn:
+the speed of a shared machine changes by half within seconds, but hardly within a turn. Times are processor time of the
+one thread. The second table compares reading one state row with building osim-rl's dictionary, both straight after an
+integration, when caches are cold.
 
-    python benchmarks/bench_rollout.py --repeats 15 --json rollout.json
+    python benchmarks/bench_rollout.py --repeats 40 --json rollout.json
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from itertools import pairwise
 from pathlib import Path
-from time import perf_counter
+from time import perf_counter, thread_time
 from typing import Any, get_args
 
 import numpy as np
@@ -88,20 +90,20 @@ class Integrator(Contender):
     the integrator would solve another problem, with fewer evaluations.
     """
 
-    def __init__(self, setting: Setting, steps: int) -> None:
-        self.simulator = OpenSimModel(setting.model, True, setting.integrator, setting.accuracy)
+    def __init__(self, setting: Setting, environment: ProstheticsEnvironment, steps: int) -> None:
+        self.simulator = environment.simulator
 
     def episode(self, actions: Float32) -> tuple[list[float], Float32]:
         simulator, rows = self.simulator, actions.tolist()
-        start = perf_counter()
+        start = thread_time()
         simulator.reset()
-        seconds = [perf_counter() - start]
+        seconds = [thread_time() - start]
         for excitations in rows:
             simulator.model.realizeAcceleration(simulator.state)
             simulator.set_excitations(excitations)
-            start = perf_counter()
+            start = thread_time()
             simulator.integrate()
-            seconds.append(perf_counter() - start)
+            seconds.append(thread_time() - start)
         state = np.empty(len(simulator.layout), np.float32)
         simulator.extract(state)
         return seconds, state
@@ -110,21 +112,19 @@ class Integrator(Contender):
 class Environment(Contender):
     """What a worker asks of the simulator: check and set excitations, integrate, write the state row, reward."""
 
-    def __init__(self, setting: Setting, steps: int) -> None:
-        self.environment = ProstheticsEnvironment(
-            setting.model, round=2, integrator=setting.integrator, accuracy=setting.accuracy
-        )
+    def __init__(self, setting: Setting, environment: ProstheticsEnvironment, steps: int) -> None:
+        self.environment = environment
         self.rows = np.empty((steps + 1, self.environment.state_size), np.float32)
         self.target_velocity = np.tile(np.array([1.25, 0, 0], np.float32), (steps + 1, 1))
 
     def episode(self, actions: Float32) -> tuple[list[float], Float32]:
         environment, rows = self.environment, self.rows
-        clock = [perf_counter()]
+        clock = [thread_time()]
         environment.reset(0, rows[0], self.target_velocity)
-        clock.append(perf_counter())
+        clock.append(thread_time())
         for i, action in enumerate(actions):
             environment.step(action, rows[i + 1])
-            clock.append(perf_counter())
+            clock.append(thread_time())
         return [end - start for start, end in pairwise(clock)], rows[len(actions)]
 
 
@@ -134,14 +134,12 @@ class Worker(Contender):
     The policy's sample is drawn and thrown away, so that all contenders act alike.
     """
 
-    def __init__(self, setting: Setting, steps: int) -> None:
+    def __init__(self, setting: Setting, environment: ProstheticsEnvironment, steps: int) -> None:
         simulator = SimulatorSettings(integrator=setting.integrator, accuracy=setting.accuracy)
         self.task = make_task(
             ProstheticsTask(model=setting.model, round=2, simulator=simulator, time_limit_steps=steps)
         )
-        self.environment = Clocked(
-            ProstheticsEnvironment(setting.model, round=2, integrator=setting.integrator, accuracy=setting.accuracy)
-        )
+        self.environment = Clocked(environment)
         shape = RecordingShape.of(self.task.description)
         self.recording = Recording(SharedBlock(shape.nbytes), shape)
         self.policy = shipped_size_policy(self.task.description)
@@ -154,7 +152,7 @@ class Worker(Contender):
             sample(observation)
             return next(decisions)
 
-        self.environment.clock = [perf_counter()]
+        self.environment.clock = [thread_time()]
         played = self.recording
 
         def all_played() -> bool:
@@ -176,11 +174,11 @@ class Clocked:
 
     def reset(self, seed: int, state: Float32, target_velocity: Float32 | None) -> None:
         self._environment.reset(seed, state, target_velocity)
-        self.clock.append(perf_counter())
+        self.clock.append(thread_time())
 
     def step(self, action: Float32, state: Float32) -> tuple[float, bool]:
         answer = self._environment.step(action, state)
-        self.clock.append(perf_counter())
+        self.clock.append(thread_time())
         return answer
 
 
@@ -218,7 +216,7 @@ def shipped_size_policy(task: TaskDescription) -> NumpyPolicy:
     return NumpyPolicy(description, {name: tensor.astype(np.float32) for name, tensor in tensors.items()})
 
 
-CONTENDERS: dict[str, Callable[[Setting, int], Contender]] = {
+CONTENDERS: dict[str, Callable[[Setting, ProstheticsEnvironment, int], Contender]] = {
     "integrator": Integrator,
     "environment": Environment,
     "worker": Worker,
@@ -234,7 +232,10 @@ def episode_actions(steps: int) -> Float32:
 
 def bench_contenders(setting: Setting, steps: int, repeats: int) -> list[dict[str, Any]]:
     """One result per contender."""
-    contenders = {name: make(setting, steps) for name, make in CONTENDERS.items()}
+    environment = ProstheticsEnvironment(
+        setting.model, round=2, integrator=setting.integrator, accuracy=setting.accuracy
+    )
+    contenders = {name: make(setting, environment, steps) for name, make in CONTENDERS.items()}
     seconds: dict[str, list[list[float]]] = {name: [] for name in contenders}
     last_rows: dict[str, Float32] = {}
     actions = episode_actions(steps)
@@ -246,17 +247,16 @@ def bench_contenders(setting: Setting, steps: int, repeats: int) -> list[dict[st
             seconds[name].append(own)
     if not all(np.array_equal(row, last_rows["integrator"]) for row in last_rows.values()):
         raise RuntimeError(f"{setting}: the contenders did not play the same episode")
-    # [repeat, step] -> [step] -> one episode
-    episode = {name: float(np.median(np.array(own), axis=0).sum()) for name, own in seconds.items()}
+    episode = {name: np.array([sum(own) for own in runs]) for name, runs in seconds.items()}
     return [
         {
             **asdict(setting),
             "contender": name,
-            "steps_per_second": steps / episode[name],
-            "ratio": episode["integrator"] / episode[name],
-            "episode_seconds": [sum(own) for own in seconds[name]],
+            "steps_per_second": steps / float(np.median(own)),
+            "ratio": float(np.median(episode["integrator"] / own)),
+            "episode_seconds": own.tolist(),
         }
-        for name in contenders
+        for name, own in episode.items()
     ]
 
 
@@ -322,8 +322,8 @@ def print_tables(results: list[dict[str, Any]], extraction: list[dict[str, Any]]
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=30, help="steps per episode; random walkers fall at 60 to 130")
-    parser.add_argument("--repeats", type=int, default=15, help="episodes per contender and setting")
+    parser.add_argument("--steps", type=int, default=20, help="steps per episode; random walkers fall at 60 to 130")
+    parser.add_argument("--repeats", type=int, default=40, help="turns per setting")
     parser.add_argument("--models", nargs="+", choices=get_args(Model), default=["2D", "3D"])
     parser.add_argument("--json", type=Path, metavar="FILE", help="where to write the results")
     arguments = parser.parse_args()

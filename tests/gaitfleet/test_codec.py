@@ -111,8 +111,22 @@ def test_compression_round_trips(body: bytes) -> None:
 def test_a_decompression_bomb_is_refused_at_the_limit() -> None:
     bomb = zstandard.ZstdCompressor(level=19).compress(bytes(200 << 20))
     assert len(bomb) < 20_000
-    with pytest.raises(CodecError, match="over 1000 bytes when decompressed"):
+    with pytest.raises(CodecError, match="is 209715200 bytes when decompressed; at most 1000"):
         codec.decompress(bomb, limit_bytes=1000)
+
+
+def test_a_bomb_that_states_a_small_size_is_refused() -> None:
+    bomb = bytearray(zstandard.ZstdCompressor(level=19).compress(bytes(200 << 20)))
+    bomb[6:10] = (1 << 20).to_bytes(4, "little")  # content size, after magic number, descriptor and window
+    assert zstandard.get_frame_parameters(bytes(bomb)).content_size == 1 << 20
+    with pytest.raises(CodecError, match="not a valid zstd frame"):
+        codec.decompress(bytes(bomb), limit_bytes=2 << 20)
+
+
+def test_a_frame_that_does_not_state_its_size_is_refused() -> None:
+    stream = zstandard.ZstdCompressor().compressobj()
+    with pytest.raises(CodecError, match="does not state its content size"):
+        codec.decompress(stream.compress(b"body") + stream.flush(), limit_bytes=1000)
 
 
 @pytest.mark.parametrize("cut", [1, 10, 100])
@@ -120,3 +134,9 @@ def test_a_cut_frame_is_refused(cut: int) -> None:
     frame = codec.compress(np.random.default_rng(0).bytes(1000))
     with pytest.raises(CodecError):
         codec.decompress(frame[:-cut], limit_bytes=10_000)
+
+
+@pytest.mark.parametrize("tail", [b"x", b"\0" * 100, codec.compress(b"second")])
+def test_bytes_after_the_frame_are_refused(tail: bytes) -> None:
+    with pytest.raises(CodecError):
+        codec.decompress(codec.compress(b"first") + tail, limit_bytes=1000)

@@ -233,7 +233,7 @@ def test_integrator_failures_name_their_kind(environment: ProstheticsEnvironment
     actions = excitations(3)
     expected = play(environment, actions)
     row = np.empty(environment.state_size, np.float32)
-    environment._simulator.istep = -10  # asks OpenSim to integrate backwards
+    environment.simulator.istep = -10  # asks OpenSim to integrate backwards
     with pytest.raises(SimulatorFailure, match="final time") as failure:
         environment.step(actions[0], row)
     assert failure.value.kind == "integrator"
@@ -246,13 +246,13 @@ def test_rows_that_are_not_finite_are_failures(
     row = np.zeros(environment.state_size, np.float32)
     environment.reset(0, row)
     before = row.copy()
-    read = environment._simulator._reader.read
+    read = environment.simulator._reader.read
 
     def broken(state: Any, out: Float64) -> None:
         read(state, out)
         out[40] = np.nan
 
-    monkeypatch.setattr(environment._simulator._reader, "read", broken)
+    monkeypatch.setattr(environment.simulator._reader, "read", broken)
     with pytest.raises(SimulatorFailure, match=f"{environment.layout.columns[40].name} is nan at step 1") as failure:
         environment.step(excitations(1)[0], row)
     assert failure.value.kind == "non_finite"

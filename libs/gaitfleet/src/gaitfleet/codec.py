@@ -183,19 +183,17 @@ def decompress(frame: bytes, *, limit_bytes: int) -> bytes:
     Raises
     ------
     CodecError
-        When the frame is damaged, or holds more than `limit_bytes` (a decompression bomb).
+        When the frame is damaged, does not state its content size, holds more than `limit_bytes` (a decompression
+        bomb), or is followed by other bytes.
     """
     try:
-        with zstandard.ZstdDecompressor(max_window_size=1 << 27).stream_reader(frame) as reader:
-            body = reader.read(limit_bytes + 1)
-            if len(body) > limit_bytes:
-                raise CodecError(
-                    f"body is over {limit_bytes} bytes when decompressed", field="body", reason="too_large"
-                )
-            declared = zstandard.get_frame_parameters(frame).content_size
+        size = zstandard.get_frame_parameters(frame).content_size
+        if size == zstandard.CONTENTSIZE_UNKNOWN:
+            raise CodecError("zstd frame does not state its content size", field="body", reason="compression")
+        if size > limit_bytes:
+            message = f"body is {size} bytes when decompressed; at most {limit_bytes} are accepted"
+            raise CodecError(message, field="body", reason="too_large")
+        # decoded into a buffer of the stated size: a frame that holds more, or less, is an error
+        return zstandard.ZstdDecompressor().decompress(frame, allow_extra_data=False)
     except zstandard.ZstdError as error:
         raise CodecError(f"body is not a valid zstd frame: {error}", field="body", reason="compression") from None
-    if declared not in (len(body), zstandard.CONTENTSIZE_UNKNOWN):
-        message = f"zstd frame declares {declared} bytes but holds {len(body)}"
-        raise CodecError(message, field="body", reason="truncated")
-    return body

@@ -149,7 +149,7 @@ def check_episode(episode: Episode, run: str, task: TaskDescription) -> None:
         low, high = task.action_low[column], task.action_high[column]
         value = trajectory.action[step, column]
         message = (
-            f"action[{step},{column}] ({task.action_names[column]}) is {value}, must be within [{low:g}, {high:g}]"
+            f"action[{step},{column}] ({task.action_names[column]}) is {value:g}, must be within [{low:g}, {high:g}]"
         )
         raise EpisodeError(message, field=f"action[{step},{column}]", reason="bounds")
     if trajectory.decision[0] != 1 or (trajectory.decision > 1).any():
@@ -174,7 +174,11 @@ def _check_shapes(trajectory: Trajectory, task: TaskDescription) -> None:
         "reward": (steps,),
         "decision": (steps,),
     }
-    if trajectory.target_velocity is not None:
+    given = trajectory.target_velocity is not None
+    if given != task.has_target_velocity:
+        what = "is not part of this task" if given else "is missing"
+        raise EpisodeError(f"target_velocity {what}", field="target_velocity", reason="names")
+    if given:
         expected["target_velocity"] = (steps + 1, 3)
     for name, shape in expected.items():
         actual = getattr(trajectory, name).shape

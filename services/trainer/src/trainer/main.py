@@ -54,7 +54,7 @@ def main() -> int:
     try:
         settings = TrainerSettings()
     except ValidationError as error:
-        print(explain(error), file=sys.stderr)  # noqa: T201
+        sys.stderr.write(explain(error) + "\n")
         return ExitCode.MISCONFIGURED
     configure_logging("trainer", settings.log_level)
     stop = threading.Event()

@@ -32,6 +32,8 @@ class TaskDescription:
         Simulator steps for which one decision is held.
     time_limit_steps
         Simulator steps after which an episode is truncated.
+    has_target_velocity
+        Whether its episodes carry a target velocity for every state row.
     """
 
     state_layout: StateLayout
@@ -41,6 +43,7 @@ class TaskDescription:
     action_high: Float32
     action_repeat: int
     time_limit_steps: int
+    has_target_velocity: bool = False
 
     @property
     def observation_size(self) -> int:

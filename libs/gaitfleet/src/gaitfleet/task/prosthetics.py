@@ -45,6 +45,7 @@ class ProstheticsTaskFunctions(Task):
             action_high=np.ones(len(actions), np.float32),
             action_repeat=settings.action.repeat,
             time_limit_steps=settings.time_limit_steps or ROUND_STEPS[settings.round],
+            has_target_velocity=settings.round == 2,
         )
 
     def observe(self, state: Float32, target_velocity: Float32 | None) -> Float32:

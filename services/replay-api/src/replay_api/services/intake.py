@@ -8,7 +8,7 @@ import numpy as np
 
 from gaitfleet import codec
 from gaitfleet.episode import Episode, EpisodeMetadata, check_episode, content_digest, decode_episode
-from gaitfleet.errors import CodecError, EpisodeError
+from gaitfleet.errors import CodecError
 from gaitfleet.task.interface import Task
 from gaitfleet.wire import EpisodeSummary
 from replay_api.errors import RejectedError, ServiceError, TooLargeError
@@ -60,7 +60,6 @@ def check_body(body: bytes, *, compressed: bool, run: str, task: Task, limit_byt
         metadata = episode.metadata
         rules = task.for_evaluation() if metadata.role == "evaluate" else task
         check_episode(episode, run, rules.description)
-        _check_target_velocity(episode, rules)
     except CodecError as error:
         kind = TooLargeError if error.reason == "too_large" else RejectedError
         raise BrokenEpisodeError(kind(str(error), field=error.field, reason=error.reason), metadata) from None
@@ -93,14 +92,6 @@ def summary_of(episode: Episode, task: Task, body: bytes) -> EpisodeSummary:
         content_bytes=len(body),
         content_digest=content_digest(body),
     )
-
-
-def _check_target_velocity(episode: Episode, task: Task) -> None:
-    """A task with a target velocity cannot be observed without it; one without must not be given any."""
-    given, wanted = episode.trajectory.target_velocity, task.target_velocities(episode.metadata.seed)
-    if (given is None) != (wanted is None):
-        what = "is missing" if given is None else "is given, but the task has none"
-        raise EpisodeError(f"target_velocity {what}", field="target_velocity", reason="names")
 
 
 def _check_derived(summary: EpisodeSummary, transitions: Transitions | None) -> None:

@@ -91,12 +91,12 @@ class ProstheticsEnvironment:
     ) -> None:
         if round not in (1, 2):
             raise ValueError(f"round must be 1 or 2, not {round!r}")
-        self._simulator = OpenSimModel(model, prosthetic, integrator, accuracy)
+        self.simulator = OpenSimModel(model, prosthetic, integrator, accuracy)
         self._round = round
         self._target_velocity: npt.NDArray[np.floating] | None = None
         self._steps = 0
-        self.layout = self._simulator.layout
-        self.action_names = self._simulator.action_names
+        self.layout = self.simulator.layout
+        self.action_names = self.simulator.action_names
         self.state_size = len(self.layout)
         self.action_size = len(self.action_names)
 
@@ -114,21 +114,21 @@ class ProstheticsEnvironment:
             raise ValueError(f"target_velocity must have the shape [T+1, 3], not {list(target_velocity.shape)}")
         self._target_velocity = None if target_velocity is None else target_velocity.copy()
         self._steps = 0
-        self._simulator.reset()
-        self._simulator.extract(state)
+        self.simulator.reset()
+        self.simulator.extract(state)
 
     def step(self, action: Float32, state: Float32) -> tuple[float, bool]:
         excitations = self._checked(action)
         target = self._target_velocity
         target_now = None if target is None else target[self._steps + 1]  # at the end of the step, as osim-rl takes it
-        self._simulator.set_excitations(excitations)
-        self._simulator.integrate()
-        self._simulator.extract(state)
+        self.simulator.set_excitations(excitations)
+        self.simulator.integrate()
+        self.simulator.extract(state)
         self._steps += 1
-        return self._simulator.official_reward(self._round, target_now), False
+        return self.simulator.official_reward(self._round, target_now), False
 
     def close(self) -> None:
-        vars(self).pop("_simulator", None)  # the model's memory goes with its last reference; closing twice is harmless
+        vars(self).pop("simulator", None)  # the model's memory goes with its last reference; closing twice is harmless
 
     def _checked(self, action: Float32) -> list[float]:
         if action.shape != (self.action_size,):
