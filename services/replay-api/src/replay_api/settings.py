@@ -21,7 +21,7 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="GAITFLEET_REPLAY_API_", frozen=True, hide_input_in_errors=True)
 
     host: str = Field(default="127.0.0.1", description="Address to listen on.")
-    port: int = Field(default=8000, ge=0, le=65535, description="Port to listen on; 0 for any free one.")
+    port: int = Field(default=8080, ge=0, le=65535, description="Port to listen on; 0 for any free one.")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(default="INFO", description="Least level logged.")
     shutdown_seconds: int = Field(default=10, ge=1, description="How long requests may finish after SIGTERM.")
 

@@ -42,7 +42,7 @@ class ReplayClient:
     Parameters
     ----------
     base_url
-        Where the API is, for example ``http://127.0.0.1:8000``.
+        Where the API is, for example ``http://127.0.0.1:8080``.
     token
         Bearer token; None where authentication is off.
     run

@@ -1,0 +1,23 @@
+"""What the documents point to exists."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+DOCUMENTS = [path for path in ROOT.glob("**/*.md") if not any(part.startswith(".") for part in path.parts)]
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_relative_link_leads_to_a_file(document: Path) -> None:
+    targets = re.findall(r"\]\(([^)#\s]+)", document.read_text(encoding="utf-8"))
+    relative = [target for target in targets if not re.match(r"[a-z]+:", target)]
+    assert [target for target in relative if not (document.parent / target).exists()] == []
+
+
+def test_the_readme_puts_a_file_path_on_every_arrow_of_the_loop() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    arrows = [line for line in readme.splitlines() if re.match(r"\| \S+ → \S+ \|", line)]
+    assert len(arrows) == 4
+    assert all(len(re.findall(r"\.py\)", arrow)) >= 3 for arrow in arrows)
