@@ -18,7 +18,7 @@ from replay_api.authentication import TokenBook
 from replay_api.errors import ForbiddenError as TokenForbiddenError
 from replay_api.errors import UnauthorizedError
 from replay_api.settings import Settings
-from tests.replay_api.conftest import serve
+from tests.conftest import serve
 from tests.replay_api.fleet import Fleet
 
 TOKENS = {role: f"{role}-token-0123456789" for role in ("rollout", "trainer", "reader", "admin")}

@@ -19,7 +19,7 @@ from gaitfleet.policy import NumpyPolicy
 from gaitfleet.wire import CheckpointInfo
 from replay_api.services.thinning import superfluous
 from replay_api.settings import Settings
-from tests.replay_api.conftest import serve
+from tests.conftest import serve
 from tests.replay_api.fleet import Fleet, experiment_of
 
 LEASE_LOST = "urn:gaitfleet:problem:lease-lost"

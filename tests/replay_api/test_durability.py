@@ -16,7 +16,7 @@ import pytest
 from gaitfleet.episode import encode_episode
 from gaitfleet.experiment import Experiment
 from replay_api.settings import Settings
-from tests.replay_api.conftest import Database, serve
+from tests.conftest import Database, serve
 from tests.replay_api.fleet import Fleet, experiment_of, free_port
 
 

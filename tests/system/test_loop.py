@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -56,9 +58,31 @@ def a_checkpoint_went_round(status: RunStatus) -> bool:
     return status.checkpoints_published >= 2 and played is not None and played.policy_version > 0
 
 
+def command(fleet: RunningFleet, *arguments: str) -> str:
+    """What `gaitfleet` prints, asked of a running fleet; the run is found by itself."""
+    options = [*arguments, "--url", f"http://127.0.0.1:{fleet.port}"]
+    result = subprocess.run([sys.executable, "-m", "gaitfleet", *options], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+def the_commands_show_it(fleet: RunningFleet) -> None:
+    status = RunStatus.model_validate_json(command(fleet, "status", "--json"))
+    assert status.checkpoints_published >= 2
+    assert "samples per insert" in command(fleet, "status")
+    episodes = json.loads(command(fleet, "episodes", "--role", "train", "--limit", "3", "--json"))["episodes"]
+    assert episodes[0]["policy_version"] > 0
+    assert "time_limit" in command(fleet, "episodes", "--limit", "3")
+    kinds = [event["kind"] for event in json.loads(command(fleet, "events", "--json"))["events"]]
+    assert kinds[0] == "run_started"
+    assert {"worker_joined", "lease_acquired", "checkpoint_published"} <= set(kinds)
+    assert "checkpoint_published" in command(fleet, "events", "--kind", "checkpoint_published")
+
+
 def test_a_checkpoint_goes_round_and_the_same_command_continues_the_run(start: Start, pendulum: str) -> None:
     first = start("pendulum", "--experiment", pendulum, "--workers", "1")
     first.wait_for(lambda s: a_checkpoint_went_round(s) and "evaluate" in s.returns, 120)
+    the_commands_show_it(first)
     processes = first.children()
     assert first.stop() == 0, first.said()
     assert not [process for process in processes if process.is_running()]

@@ -15,7 +15,6 @@ from gaitfleet.trajectory import Trajectory
 from rollout.environments.prosthetics import ProstheticsEnvironment
 from rollout.recording import Recording, RecordingShape, SharedBlock
 from rollout.worker import run_episode
-from tests.replay_api.conftest import api, mongodb_uri  # noqa: F401 (fixtures)
 from tests.replay_api.fleet import Fleet, experiment_of
 
 STEPS = 42
@@ -31,7 +30,7 @@ TASK: dict[str, Any] = {
 
 
 @pytest.fixture
-def fleet(api: str) -> Iterator[Fleet]:  # noqa: F811
+def fleet(api: str) -> Iterator[Fleet]:
     replay = {"min_size": 1, "samples_per_insert": 1000, "error_buffer": 100_000}
     with Fleet(api, experiment_of(task=TASK, replay=replay)) as fleet:
         yield fleet

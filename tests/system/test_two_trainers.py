@@ -13,14 +13,14 @@ from typing import Any
 
 import pytest
 
-from tests.replay_api.conftest import mongodb_uri, s3_credentials, seaweedfs, serve, settings_for  # noqa: F401 (fixtures)
+from tests.conftest import serve, settings_for
 from tests.replay_api.fleet import Fleet, experiment_of
 
 EXIT_LEASE_LOST = 3
 
 
 @pytest.fixture
-def fleet(mongodb_uri: str, seaweedfs: dict[str, Any], tmp_path: Path) -> Iterator[Fleet]:  # noqa: F811
+def fleet(mongodb_uri: str, seaweedfs: dict[str, Any], tmp_path: Path) -> Iterator[Fleet]:
     """A run with enough experience to learn from, its checkpoints on a real S3 server."""
     networks = {name: {"kind": "mlp", "hidden_size": 16, "blocks": 1} for name in ("actor", "critic")}
     experiment = experiment_of(
@@ -53,10 +53,11 @@ def trainer(fleet: Fleet, tmp_path: Path) -> Iterator[Callable[[str], subprocess
         process.wait()
 
 
-def wait_for(condition: Callable[[], bool], seconds: float = 60.0) -> None:
+def wait_for(condition: Callable[[], bool], logs: Path, seconds: float = 60.0) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < deadline, "not in time"
+        said = {log.name: log.read_text()[-2000:] for log in logs.glob("*.log")}
+        assert time.monotonic() < deadline, f"not in time: {said}"
         time.sleep(0.1)
 
 
@@ -66,18 +67,18 @@ def epochs_published(fleet: Fleet) -> list[int]:
 
 
 def test_a_frozen_trainer_that_wakes_up_is_refused_and_ends(
-    fleet: Fleet, trainer: Callable[[str], subprocess.Popen[bytes]]
+    fleet: Fleet, trainer: Callable[[str], subprocess.Popen[bytes]], tmp_path: Path
 ) -> None:
     first = trainer("first")
-    wait_for(lambda: epochs_published(fleet).count(1) >= 2)
+    wait_for(lambda: epochs_published(fleet).count(1) >= 2, tmp_path)
     first.send_signal(signal.SIGSTOP)
     time.sleep(0.5)
     trainer("second")
-    wait_for(lambda: 2 in epochs_published(fleet))
+    wait_for(lambda: 2 in epochs_published(fleet), tmp_path)
     published = len(epochs_published(fleet))
     first.send_signal(signal.SIGCONT)
     assert first.wait(20) == EXIT_LEASE_LOST
-    wait_for(lambda: len(epochs_published(fleet)) > published + 1)
+    wait_for(lambda: len(epochs_published(fleet)) > published + 1, tmp_path)
 
     epochs = epochs_published(fleet)
     assert epochs == sorted(epochs), "the first trainer published after the second had begun"

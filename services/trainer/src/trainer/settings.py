@@ -41,7 +41,7 @@ class TrainerSettings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="GAITFLEET_TRAINER_", frozen=True)
 
     replay_api_url: str = Field(
-        default="http://127.0.0.1:8000", pattern=r"^https?://\S+$", description="Base URL of the replay API."
+        default="http://127.0.0.1:8080", pattern=r"^https?://\S+$", description="Base URL of the replay API."
     )
     token: SecretStr | None = Field(default=None, description="Bearer token of role trainer.")
     token_file: Path | None = Field(default=None, description="File that holds the token, instead of `token`.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Annotated
@@ -31,7 +32,7 @@ def status(url: Url = DEFAULT_URL, run: Run = None, as_json: Json = False) -> No
         if as_json:
             typer.echo(json.dumps(answer.model_dump(mode="json"), indent=2))
         else:
-            Console().print(status_table(answer))
+            print_table(status_table(answer))
 
 
 def episodes(
@@ -47,7 +48,7 @@ def episodes(
         if as_json:
             typer.echo(json.dumps(page.model_dump(mode="json"), indent=2))
         else:
-            Console().print(_episode_table(page.episodes))
+            print_table(_episode_table(page.episodes))
 
 
 def events(
@@ -66,6 +67,11 @@ def events(
             return
         for event in page.events:
             typer.echo(f"{event.at:%Y-%m-%d %H:%M:%S}  {event.kind:<24} {json.dumps(event.data)}")
+
+
+def print_table(table: Table) -> None:
+    """A table on standard output; never cut where that is a file or a pipe."""
+    Console(width=None if sys.stdout.isatty() else 200).print(table)
 
 
 @contextmanager
@@ -90,11 +96,11 @@ def _newest_run(url: str, token: str | None) -> str:
 
 
 def _episode_table(rows: list[EpisodeSummary]) -> Table:
-    table = Table(box=None, pad_edge=False)
-    for name in ("stored", "role", "worker", "policy", "ending", "steps", "score", "learned", "distance", "contacts"):
-        table.add_column(
-            name, justify="left" if name in ("stored", "role", "worker", "ending") else "right", no_wrap=True
-        )
+    """One line an episode, within 80 characters."""
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
+    for name in ("stored", "role", "worker", "policy", "ending", "steps", "score", "distance", "contacts"):
+        words = name in ("stored", "role", "worker", "ending")
+        table.add_column(name, justify="left" if words else "right", no_wrap=True)
     for row in rows:
         table.add_row(
             f"{row.stored_at:%m-%d %H:%M:%S}",
@@ -104,7 +110,6 @@ def _episode_table(rows: list[EpisodeSummary]) -> Table:
             row.ending_reason,
             str(row.steps),
             f"{row.simulator_return:.1f}",
-            f"{row.learned_return:.1f}",
             "" if row.distance_m is None else f"{row.distance_m:.2f} m",
             "" if row.foot_contacts is None else str(row.foot_contacts),
         )

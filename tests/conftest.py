@@ -170,6 +170,20 @@ def seaweedfs(s3_credentials: None, tmp_path_factory: pytest.TempPathFactory) ->
         "actions": ["Admin", "Read", "Write", "List", "Tagging"],
     }
     (directory / "identities.json").write_text(json.dumps({"identities": [identity]}))
+    for _ in range(3):  # a port can be taken by another process between the choice and the start
+        process, endpoint_url = _start_seaweedfs(directory)
+        try:
+            yield _bucket(endpoint_url, process)
+            return
+        except ChildProcessError:
+            continue
+        finally:
+            process.kill()
+            process.wait()
+    raise ChildProcessError((directory / "log").read_text()[-2000:])
+
+
+def _start_seaweedfs(directory: Path) -> tuple[subprocess.Popen[bytes], str]:
     ports = {name: _port_with_a_second() for name in ("s3", "master", "volume", "filer")}
     command = [str(Path(sys.executable).with_name("weed")), "server", f"-dir={directory}", "-ip=127.0.0.1"]
     command += ["-ip.bind=127.0.0.1", "-s3", f"-s3.config={directory / 'identities.json'}", "-s3.port.iceberg=0"]
@@ -177,15 +191,17 @@ def seaweedfs(s3_credentials: None, tmp_path_factory: pytest.TempPathFactory) ->
     command += ["-master.volumeSizeLimitMB=64", "-volume.max=10", "-volume.preStopSeconds=1"]
     with (directory / "log").open("wb") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log)
-    try:
-        yield _bucket(f"http://127.0.0.1:{ports['s3']}")
-    finally:
-        process.kill()
-        process.wait()
+    return process, f"http://127.0.0.1:{ports['s3']}"
 
 
-def _bucket(endpoint_url: str) -> dict[str, Any]:
-    """A new bucket, as soon as the server takes it and a first object; the settings that name it."""
+def _bucket(endpoint_url: str, process: subprocess.Popen[bytes] | None = None) -> dict[str, Any]:
+    """A new bucket, as soon as the server takes it and a first object; the settings that name it.
+
+    Raises
+    ------
+    ChildProcessError
+        When the server's process has ended.
+    """
     config = Config(retries={"max_attempts": 0}, connect_timeout=2, read_timeout=5, s3={"addressing_style": "path"})
     client = boto3.client("s3", endpoint_url=endpoint_url, region_name="us-east-1", config=config)
     bucket = f"test-{uuid.uuid4().hex[:12]}"
@@ -199,6 +215,8 @@ def _bucket(endpoint_url: str) -> dict[str, Any]:
             steps[0]()
             del steps[0]
         except (BotoCoreError, ClientError) as error:
+            if process is not None and process.poll() is not None:
+                raise ChildProcessError(f"the S3 server ended with {process.returncode}") from error
             if time.monotonic() > deadline:
                 raise TimeoutError(f"the S3 server is not ready: {error}") from error
             time.sleep(0.3)
