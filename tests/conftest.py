@@ -188,6 +188,7 @@ def _start_seaweedfs(directory: Path) -> tuple[subprocess.Popen[bytes], str]:
     command = [str(Path(sys.executable).with_name("weed")), "server", f"-dir={directory}", "-ip=127.0.0.1"]
     command += ["-ip.bind=127.0.0.1", "-s3", f"-s3.config={directory / 'identities.json'}", "-s3.port.iceberg=0"]
     command += [f"-{name}.port={port}" for name, port in ports.items()]
+    command += ["-s3.port.lance=0", "-master.telemetry=false"]  # else a fixed port, and a call home
     command += ["-master.volumeSizeLimitMB=64", "-volume.max=10", "-volume.preStopSeconds=1"]
     with (directory / "log").open("wb") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log)
