@@ -1,4 +1,4 @@
-"""The `task` block of the experiment file: what is simulated, what the policy sees and does, what it is rewarded for."""
+"""The `task` block of the experiment file: what is simulated, seen, done and rewarded."""
 
 from __future__ import annotations
 
@@ -85,14 +85,14 @@ class ProstheticsRewardSettings(Settings):
         default=1.25,
         gt=0,
         le=5,
-        description="Forward speed in m/s at which the `walk` shaping saturates, and that `fixed_target_speed` asks for.",
+        description="Forward speed in m/s at which the `walk` shaping saturates, and which `fixed_target_speed` wants.",
     )
     effort_floor: float = Field(
         default=0.6,
         ge=0,
         le=5,
-        description="`fixed_target_speed` does not punish effort below this norm of the excitations. With target speeds "
-        "of 3, 2 and 1.25 m/s its authors used 1.5, 0.75 and 0.6.",
+        description="`fixed_target_speed` does not punish effort below this norm of the excitations. With target "
+        "speeds of 3, 2 and 1.25 m/s its authors used 1.5, 0.75 and 0.6.",
     )
     scale: float = Field(default=0.1, gt=0, description="Factor on the sum of the terms of every simulator step.")
 
@@ -107,7 +107,8 @@ class ProstheticsEndingSettings(Settings):
         default=None,
         gt=0,
         le=2,
-        description="Abort when the head is further behind the pelvis than this, in m. Unset: never. The 2018 system: 0.2.",
+        description="Abort when the head is further behind the pelvis than this, in m. Unset: never. "
+        "The 2018 system: 0.2.",
     )
     head_sideways: float | None = Field(
         default=None,
