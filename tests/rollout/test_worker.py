@@ -182,6 +182,21 @@ def test_random_holds_are_recorded_as_they_were_played(seed: int) -> None:
     assert set(np.diff(decided)) == {1, 2, 3, 4, 5, 6}
 
 
+def test_only_levels_are_recorded_and_played() -> None:
+    received: list[float] = []
+
+    class Watched(CountingEnvironment):
+        def step(self, action: Float32, state: Float32) -> tuple[float, bool]:
+            received.extend(action.tolist())
+            return super().step(action, state)
+
+    settings = {"environment": "gymnasium:Pendulum-v1", "action": {"repeat": 1, "bins": 3}}
+    task = make_task(parse_experiment({"task": settings}).task)
+    trajectory = play(Watched(), task).trajectory
+    assert set(received) == {-2.0, 0.0, 2.0}
+    assert trajectory.action.ravel().tolist() == received
+
+
 def test_a_stop_ends_the_episode_before_the_next_step() -> None:
     task = make_task(GYMNASIUM.task)
     recording = new_recording(task)
