@@ -76,6 +76,35 @@ def test_terms_add_up_to_what_is_learned(preset: str, settings: dict[str, Any]) 
     np.testing.assert_allclose(task.reward(trajectory), 0.5 * sum(terms.values()), rtol=1e-5, atol=1e-5)
 
 
+def test_walk_is_a_base_a_saturating_speed_and_a_posture() -> None:
+    """At the target speed, leaning back 0.5 m, 5 cm low, turned by 0.2 rad, feet in line, the right knee straight."""
+    task = rewarded("walk")
+    after = {
+        "body_vel/pelvis/x": 1.25,
+        "body_vel/pelvis/z": 0.1,
+        "body_pos/pelvis/x": 0.5,
+        "body_pos/pelvis/y": 0.7,
+        "body_pos_rot/pelvis/y": 0.2,
+        "joint_pos/knee_r/knee_angle_r": -0.1,
+        "joint_pos/knee_l/knee_angle_l": -1.0,
+        "muscles/soleus_l/activation": 0.5,
+    }
+    assert terms_of(task, one_step(task, after)) == pytest.approx(
+        {
+            "alive": 1.0,
+            "forward_velocity": 3 * math.tanh(1.5),
+            "lateral_velocity": -2 * math.tanh(0.2) ** 2,
+            "lean_back": -4 * 0.3,
+            "low_pelvis": -10 * 0.05,
+            "heading": -(0.2**2),
+            "feet_crossing": -10 * 0.176**2,
+            "straight_knee": -0.5 * 0.2,
+            "effort": -0.02 * 0.5**2,
+        },
+        rel=1e-5,
+    )
+
+
 def test_run_fastest_pays_for_the_faster_shin_and_little_for_posture() -> None:
     """0.05 m of the right shin; the head 0.15 m too far back and beyond the limit to the left; a knee 0.05 too far."""
     task = rewarded("run_fastest")
