@@ -13,11 +13,23 @@ from gaitfleet.task.prosthetics_kinematics import BODY_WEIGHT_N, Heading
 from gaitfleet.task.prosthetics_measures import touchdowns
 from gaitfleet.trajectory import Trajectory
 
+ABORT_RULES = {"head_behind_pelvis": 0.2, "head_sideways": 0.5, "coach_reward_below": -10}
+
 TASKS = [
     ProstheticsTask(),
     ProstheticsTask(round=2, reward={"preset": "round2"}),
     ProstheticsTask(model="2D", reward={"preset": "walk"}),
     ProstheticsTask(prosthetic=False, reward={"preset": "walk", "weights": {"effort": -1.0}}),
+    ProstheticsTask(observation={"preset": "official-160"}, reward={"preset": "run_fastest"}),
+    ProstheticsTask(
+        prosthetic=False, observation={"preset": "official-160"}, reward={"preset": "run_fastest"}, ending=ABORT_RULES
+    ),
+    ProstheticsTask(model="2D", reward={"preset": "fixed_target_speed", "target_speed": 3, "effort_floor": 1.5}),
+    ProstheticsTask(round=2, reward={"preset": "catalyst"}),
+    ProstheticsTask(reward={"preset": "mattias"}),
+    ProstheticsTask(round=2, prosthetic=False, reward={"preset": "mattias"}),
+    ProstheticsTask(reward={"preset": "coach-2018"}, ending=ABORT_RULES),
+    ProstheticsTask(round=2, prosthetic=False, reward={"preset": "coach"}, ending=ABORT_RULES),
     GymnasiumTask(environment="gymnasium:Pendulum-v1", reward_scale=0.1),
 ]
 
@@ -37,7 +49,9 @@ def random_trajectory(task: Task, steps: int, seed: int) -> Trajectory:
     )
 
 
-@pytest.mark.parametrize("task_settings", TASKS, ids=lambda task: f"{task.environment}-{task.time_limit_steps}")
+@pytest.mark.parametrize(
+    "task_settings", TASKS, ids=lambda task: task.reward.preset if isinstance(task, ProstheticsTask) else "gymnasium"
+)
 @given(steps=st.integers(1, 70), seed=st.integers(0, 1000))
 @settings(max_examples=25, deadline=None)
 def test_row_by_row_and_whole_episode_agree_bit_for_bit(
@@ -47,7 +61,7 @@ def test_row_by_row_and_whole_episode_agree_bit_for_bit(
     whole = random_trajectory(task, steps, seed)
     targets = whole.target_velocity
     observation = task.observe(whole.state, targets)
-    reward, fallen = task.reward(whole), task.fallen(whole.state)
+    reward, fallen, aborted = task.reward(whole), task.fallen(whole.state), task.aborted(whole)
     assert observation.dtype == reward.dtype == np.float32
     assert observation.shape == (steps + 1, task.description.observation_size)
     for t in range(steps + 1):
@@ -63,6 +77,7 @@ def test_row_by_row_and_whole_episode_agree_bit_for_bit(
             None if targets is None else targets[t : t + 2],
         )
         assert task.reward(one).tobytes() == reward[t : t + 1].tobytes()
+        assert task.aborted(one)[0] == aborted[t]
 
 
 def test_observing_does_not_change_what_was_recorded() -> None:

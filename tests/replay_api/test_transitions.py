@@ -103,6 +103,12 @@ def test_only_a_fall_ends_the_bootstrap(ending: str, bootstrap: float) -> None:
     np.testing.assert_allclose(columns["discount"], np.where(row == 3, bootstrap, 0.9), rtol=1e-6)
 
 
+@pytest.mark.parametrize(("ending", "keeps"), [("terminated", False), ("truncated", True), ("aborted", False)])
+def test_an_abort_costs_the_future_where_the_task_says_so(ending: str, keeps: bool) -> None:
+    task = make_task(parse_experiment({"task": {"ending": {"abort_bootstraps": False}}}).task)
+    assert transitions_of(play(task, "run", steps=4, ending=ending), task).terminated != keeps
+
+
 def test_the_reward_of_a_decision_is_the_sum_over_its_steps() -> None:
     task = make_task(parse_experiment({"task": {"environment": "gymnasium:Pendulum-v1", "action": {"repeat": 3}}}).task)
     episode = play(task, "run", steps=7)

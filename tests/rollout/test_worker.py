@@ -148,6 +148,55 @@ def test_a_fall_is_a_termination_of_its_own() -> None:
     assert (finished.ending, finished.reason, recording.steps) == ("terminated", "fall", 7)
 
 
+def test_a_rule_aborts_unless_the_walker_has_fallen_too() -> None:
+    class Aborts(type(make_task(GYMNASIUM.task))):  # type: ignore[misc]
+        falls_at = 9
+
+        def fallen(self, state: Float32) -> Any:
+            return state[:, 0] >= self.falls_at
+
+        def aborted(self, trajectory: Trajectory) -> Any:
+            return trajectory.state[1:, 0] >= 5
+
+    task = Aborts(GYMNASIUM.task)
+    recording = new_recording(task)
+    finished = run(CountingEnvironment(), task, recording)
+    assert (finished.ending, finished.reason, recording.steps) == ("aborted", "rule", 5)
+    task.falls_at = 5
+    finished = run(CountingEnvironment(), task, recording)
+    assert (finished.ending, finished.reason, recording.steps) == ("terminated", "fall", 5)
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_random_holds_are_recorded_as_they_were_played(seed: int) -> None:
+    """The policy is asked exactly where the record says, and what it said is held until it is asked again."""
+    action = {"repeat": 1, "random_repeat": 5}
+    task = make_task(parse_experiment({"task": {"environment": "gymnasium:Pendulum-v1", "action": action}}).task)
+    played = play(CountingEnvironment(), task, seed=seed)
+    trajectory = played.trajectory
+    np.testing.assert_array_equal(trajectory.decision, task.decisions(seed))
+    decided = trajectory.decision_steps
+    assert np.stack(played.observations).tobytes() == trajectory.state[decided].tobytes()
+    held = task.to_simulator(np.stack(played.decisions))[np.cumsum(trajectory.decision) - 1]
+    assert held.tobytes() == trajectory.action.tobytes()
+    assert set(np.diff(decided)) == {1, 2, 3, 4, 5, 6}
+
+
+def test_only_levels_are_recorded_and_played() -> None:
+    received: list[float] = []
+
+    class Watched(CountingEnvironment):
+        def step(self, action: Float32, state: Float32) -> tuple[float, bool]:
+            received.extend(action.tolist())
+            return super().step(action, state)
+
+    settings = {"environment": "gymnasium:Pendulum-v1", "action": {"repeat": 1, "bins": 3}}
+    task = make_task(parse_experiment({"task": settings}).task)
+    trajectory = play(Watched(), task).trajectory
+    assert set(received) == {-2.0, 0.0, 2.0}
+    assert trajectory.action.ravel().tolist() == received
+
+
 def test_a_stop_ends_the_episode_before_the_next_step() -> None:
     task = make_task(GYMNASIUM.task)
     recording = new_recording(task)

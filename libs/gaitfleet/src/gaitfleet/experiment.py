@@ -8,168 +8,57 @@ from __future__ import annotations
 
 import hashlib
 import json
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from gaitfleet.errors import ExperimentError
-
-INTEGRATORS = (
-    "RungeKuttaMerson",
-    "RungeKutta3",
-    "RungeKutta2",
-    "RungeKuttaFeldberg",
-    "SemiExplicitEuler2",
-    "ExplicitEuler",
-    "CPodes",
-    "Verlet",
+from gaitfleet.settings import Settings
+from gaitfleet.task_settings import (
+    INTEGRATORS,
+    OFFICIAL_SIMULATOR,
+    ActionSettings,
+    GymnasiumTask,
+    ProstheticsActionSettings,
+    ProstheticsEndingSettings,
+    ProstheticsObservationSettings,
+    ProstheticsRewardSettings,
+    ProstheticsTask,
+    SimulatorSettings,
+    SpacesSettings,
+    TaskSettings,
 )
-"""Integration methods of OpenSim's Manager."""
 
-
-class Settings(BaseModel):
-    """Base of every block of the file: frozen, and strict about names."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _name_the_nearest_key(cls, data: Any) -> Any:
-        if isinstance(data, dict):
-            valid = [field.alias or name for name, field in cls.model_fields.items()]
-            for key in data:
-                if key not in valid and key not in cls.model_fields:
-                    near = get_close_matches(str(key), valid, n=1)
-                    hint = f"did you mean {near[0]!r}?" if near else f"valid keys are {', '.join(valid)}"
-                    raise ValueError(f"unknown key {key!r}; {hint}")
-        return data
-
-
-class ActionSettings(Settings):
-    """How a policy's output becomes what the simulator receives."""
-
-    repeat: int = Field(default=4, ge=1, le=100, description="Simulator steps for which one decision is held.")
-
-
-class ProstheticsObservationSettings(Settings):
-    """What the policy sees of the model."""
-
-    preset: Literal["compact"] = Field(
-        default="compact",
-        description="`compact`: pose, velocities, muscles and contacts in the frame of the pelvis' heading, "
-        "no history.",
-    )
-
-
-class ProstheticsRewardSettings(Settings):
-    """What is learned. The simulator's own reward is recorded beside it, whatever is chosen here."""
-
-    preset: Literal["round1", "round2", "walk"] = Field(
-        default="round1",
-        description="`round1`, `round2`: the official rewards of the 2018 challenge. `walk`: a shaping that finds a "
-        "gait from scratch (see the docstring of gaitfleet.task.prosthetics_reward).",
-    )
-    weights: dict[str, float] = Field(default_factory=dict, description="Other weights for named terms of the preset.")
-    target_speed: float = Field(
-        default=1.25, gt=0, le=5, description="Forward speed in m/s at which the `walk` shaping saturates."
-    )
-    scale: float = Field(default=0.1, gt=0, description="Factor on the sum of the terms of every simulator step.")
-
-
-class ProstheticsEndingSettings(Settings):
-    """When an episode ends before its time limit. Evaluation episodes always use the official rule."""
-
-    fall_height: float = Field(
-        default=0.6, ge=0, le=0.9, description="Pelvis height in m below which the model has fallen. Official: 0.6."
-    )
-
-
-class SimulatorSettings(Settings):
-    """How OpenSim integrates. Evaluation episodes always use osim-rl's own RungeKuttaMerson at 5e-5."""
-
-    integrator: Literal[INTEGRATORS] = Field(  # type: ignore[valid-type]
-        default="RungeKuttaMerson", description="Method of OpenSim's Manager."
-    )
-    accuracy: float = Field(default=1e-3, gt=0, lt=0.01, description="Integrator accuracy; 0.01 and above is unstable.")
-
-
-OFFICIAL_SIMULATOR = SimulatorSettings(integrator="RungeKuttaMerson", accuracy=5e-5)
-"""osim-rl's own settings, at which official scores are taken."""
-
-
-class ProstheticsTask(Settings):
-    """The walker of the 2018 "AI for Prosthetics" challenge, in OpenSim."""
-
-    environment: Literal["prosthetics"] = Field(default="prosthetics", description="`prosthetics`.")
-    model: Literal["2D", "3D"] = Field(
-        default="3D", description="`2D` is the planar model: the same muscles, nothing moves sideways."
-    )
-    prosthetic: bool = Field(default=True, description="Right leg amputated below the knee; false: the intact model.")
-    round: Literal[1, 2] = Field(
-        default=1, description="1: run at 3 m/s for 300 steps. 2: follow a changing target velocity for 1000 steps."
-    )
-    time_limit_steps: int | None = Field(
-        default=None, ge=1, le=10_000, description="Simulator steps of 10 ms; unset: the round's own 300 or 1000."
-    )
-    observation: ProstheticsObservationSettings = Field(
-        default_factory=ProstheticsObservationSettings, description="What the policy sees."
-    )
-    action: ActionSettings = Field(default_factory=ActionSettings, description="How it acts.")
-    reward: ProstheticsRewardSettings = Field(
-        default_factory=ProstheticsRewardSettings, description="What it is rewarded for."
-    )
-    ending: ProstheticsEndingSettings = Field(
-        default_factory=ProstheticsEndingSettings, description="When an episode ends early."
-    )
-    simulator: SimulatorSettings = Field(default_factory=SimulatorSettings, description="How the model is integrated.")
-
-
-class SpacesSettings(Settings):
-    """Sizes and bounds of a Gymnasium environment that gaitfleet does not know by name."""
-
-    observation_size: int = Field(ge=1, le=100_000, description="Length of the flattened Box observation.")
-    action_low: tuple[float, ...] = Field(min_length=1, description="Lower bound of every action value.")
-    action_high: tuple[float, ...] = Field(min_length=1, description="Upper bound of every action value.")
-    time_limit_steps: int = Field(ge=1, le=1_000_000, description="Steps after which an episode is truncated.")
-
-    @model_validator(mode="after")
-    def _bounds_match(self) -> Self:
-        if len(self.action_low) != len(self.action_high):
-            raise ValueError(f"action_low has {len(self.action_low)} values, action_high {len(self.action_high)}")
-        return self
-
-
-class GymnasiumTask(Settings):
-    """Any Gymnasium environment with Box observations and Box actions; its observation is the state."""
-
-    environment: str = Field(
-        pattern=r"^gymnasium:[A-Za-z0-9_./:-]{1,100}$",
-        description="`gymnasium:` and the id, as `gymnasium:Pendulum-v1`.",
-    )
-    spaces: SpacesSettings | None = Field(
-        default=None, description="Sizes and bounds; only for ids that gaitfleet does not know by name."
-    )
-    time_limit_steps: int | None = Field(
-        default=None,
-        ge=1,
-        le=1_000_000,
-        description="Steps after which an episode is truncated; unset: the registered one.",
-    )
-    action: ActionSettings = Field(default_factory=lambda: ActionSettings(repeat=1), description="How it acts.")
-    reward_scale: float = Field(default=1.0, gt=0, description="Factor on the environment's own reward.")
-
-
-def _task_tag(value: Any) -> str:
-    environment = value.get("environment", "") if isinstance(value, dict) else getattr(value, "environment", "")
-    return "gymnasium" if str(environment).startswith("gymnasium:") else "prosthetics"
-
-
-TaskSettings = Annotated[
-    Annotated[ProstheticsTask, Tag("prosthetics")] | Annotated[GymnasiumTask, Tag("gymnasium")],
-    Discriminator(_task_tag),
+__all__ = [
+    "INTEGRATORS",
+    "OFFICIAL_SIMULATOR",
+    "ActionSettings",
+    "AlgorithmSettings",
+    "CheckpointSettings",
+    "EvaluationSettings",
+    "Experiment",
+    "ExplorationChoice",
+    "ExplorationSettings",
+    "GymnasiumTask",
+    "NetworkSettings",
+    "ProstheticsActionSettings",
+    "ProstheticsEndingSettings",
+    "ProstheticsObservationSettings",
+    "ProstheticsRewardSettings",
+    "ProstheticsTask",
+    "ReplaySettings",
+    "RetentionSettings",
+    "SacSettings",
+    "Settings",
+    "SimulatorSettings",
+    "SpacesSettings",
+    "TaskSettings",
+    "Td3Settings",
+    "load_experiment",
+    "parse_experiment",
+    "settings_hash",
 ]
 
 

@@ -20,7 +20,8 @@ from gaitfleet.trajectory import Float32
 CORRELATION_DECISIONS = 5.0
 """Time constant of correlated noise in decisions: 0.2 s at four steps of 10 ms each, about a third of a stride."""
 
-# Streams of an episode's seed. Gymnasium seeds a simulator with the bare number, which must not give the same draws.
+# Streams of an episode's seed; the task has others. Gymnasium seeds a simulator with the bare number, which must not
+# give the same draws.
 _MIX_STREAM, _NOISE_STREAM = 1, 2
 
 Kind = Literal["none", "sampled", "gaussian", "correlated", "uniform"]

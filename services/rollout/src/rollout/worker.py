@@ -10,7 +10,7 @@ import numpy as np
 
 from gaitfleet.episode import Ending, EndingReason
 from gaitfleet.task.interface import Task
-from gaitfleet.trajectory import Float32
+from gaitfleet.trajectory import Float32, Trajectory
 from rollout.assignment import Finished, PhaseSeconds
 from rollout.environments.interface import Environment, SimulatorFailure
 from rollout.exploration import Act
@@ -27,7 +27,7 @@ def run_episode(
     act
         Observation [O] to decision [A] in [-1, 1].
     seed
-        Of the simulator and of the task's target velocities.
+        Of the simulator, of the task's target velocities and of how long decisions are held.
     stopping
         Asked before every step; once it says yes the episode ends as truncated, preempted.
 
@@ -39,7 +39,7 @@ def run_episode(
     clock = time.perf_counter
     began = clock()
     description = task.description
-    target_velocity = task.target_velocities(seed)
+    target_velocity, decisions = task.target_velocities(seed), task.decisions(seed)
     rows, actions = _read_only(recording.state), _read_only(recording.action)
     action: Float32 = np.zeros(description.action_size, np.float32)
     ending: tuple[Ending, EndingReason] = "truncated", "time_limit"
@@ -51,12 +51,11 @@ def run_episode(
             ending = "truncated", "preempted"
             break
         deciding_since = clock()
-        decides = step % description.action_repeat == 0
-        if decides:
+        if decisions[step]:
             target = None if target_velocity is None else target_velocity[step : step + 1]
             action = task.to_simulator(act(task.observe(rows[step : step + 1], target)[0]))
         recording.action[step] = action
-        recording.decision[step] = decides
+        recording.decision[step] = decisions[step]
         stepping_since = clock()
         reward, terminated = environment.step(actions[step], recording.state[step + 1])
         stepped = clock()
@@ -70,6 +69,9 @@ def run_episode(
         if fallen or terminated:
             ending = "terminated", "fall" if fallen else "environment"
             break
+        if task.aborted(_last_step(recording, rows, actions, target_velocity, step))[0]:
+            ending = "aborted", "rule"
+            break
     wall = clock() - began
     return Finished(*ending, wall, PhaseSeconds(simulating, deciding, wall - simulating - deciding))
 
@@ -79,6 +81,16 @@ def _reset(environment: Environment, recording: Recording, seed: int, target_vel
     environment.reset(seed, recording.state[0], target_velocity)
     _check_finite(recording.state[0], 0.0, 0)
     recording.beat()
+
+
+def _last_step(
+    recording: Recording, rows: Float32, actions: Float32, target_velocity: Float32 | None, step: int
+) -> Trajectory:
+    """The step that was just recorded, as an episode of one step."""
+    this = slice(step, step + 1)
+    both = slice(step, step + 2)
+    target = None if target_velocity is None else target_velocity[both]
+    return Trajectory(rows[both], actions[this], recording.reward[this], recording.decision[this], target)
 
 
 def _read_only(array: Float32) -> Float32:

@@ -63,6 +63,8 @@ class GymnasiumTaskFunctions(Task):
             action_low=np.array(spaces.action_low, np.float32),
             action_high=np.array(spaces.action_high, np.float32),
             action_repeat=settings.action.repeat,
+            action_random_repeat=settings.action.random_repeat,
+            action_bins=settings.action.bins,
             time_limit_steps=settings.time_limit_steps or spaces.time_limit_steps,
         )
 
@@ -83,4 +85,5 @@ class GymnasiumTaskFunctions(Task):
         return None
 
     def for_evaluation(self) -> Task:
-        return self
+        action = self.settings.action.model_copy(update={"random_repeat": 0})
+        return type(self)(self.settings.model_copy(update={"action": action}))

@@ -13,6 +13,9 @@ import numpy.typing as npt
 from gaitfleet.layout import StateLayout
 from gaitfleet.trajectory import Float32, Float64, Trajectory
 
+HOLD_STREAM = 3
+"""Stream of an episode's seed from which the random lengths of decisions are drawn; exploration uses others."""
+
 
 @dataclass(frozen=True)
 class TaskDescription:
@@ -29,7 +32,11 @@ class TaskDescription:
     action_low, action_high
         float32 [A]. The simulator's bounds.
     action_repeat
-        Simulator steps for which one decision is held.
+        Simulator steps for which one decision is held at least.
+    action_random_repeat
+        Largest number of steps for which it may be held beyond that.
+    action_bins
+        Number of equally spaced levels, bounds included, that an action value can take; None: any.
     time_limit_steps
         Simulator steps after which an episode is truncated.
     has_target_velocity
@@ -44,6 +51,8 @@ class TaskDescription:
     action_repeat: int
     time_limit_steps: int
     has_target_velocity: bool = False
+    action_random_repeat: int = 0
+    action_bins: int | None = None
 
     @property
     def observation_size(self) -> int:
@@ -86,6 +95,15 @@ class Task(ABC):
     def fallen(self, state: Float32) -> npt.NDArray[np.bool_]:
         """Whether each state row [n, S] ends the episode by the task's own rule, [n]."""
 
+    def aborted(self, trajectory: Trajectory) -> npt.NDArray[np.bool_]:
+        """Whether the state after each step ends the episode by a rule that is not a fall, [T]."""
+        return np.zeros(trajectory.steps, np.bool_)
+
+    @property
+    def abort_bootstraps(self) -> bool:
+        """Whether an episode that was aborted by a rule keeps the value of its last state."""
+        return True
+
     @abstractmethod
     def target_velocities(self, seed: int) -> Float32 | None:
         """Target velocity of every state row of an episode, [time_limit_steps + 1, 3]; None for tasks without one."""
@@ -106,10 +124,29 @@ class Task(ABC):
             total = total + term
         return (total * self.reward_scale).astype(np.float32)
 
+    def decisions(self, seed: int) -> npt.NDArray[np.uint8]:
+        """1 at every simulator step at which an episode with this seed decides anew, [time_limit_steps].
+
+        The first step always does. A decision is held for `action_repeat` steps and up to `action_random_repeat` more.
+        """
+        description = self.description
+        steps, repeat = description.time_limit_steps, description.action_repeat
+        generator = np.random.default_rng([seed, HOLD_STREAM])
+        extra = generator.integers(0, description.action_random_repeat, -(-steps // repeat), endpoint=True)
+        starts = np.cumsum(repeat + extra) - (repeat + extra)
+        decides = np.zeros(steps, np.uint8)
+        decides[starts[starts < steps]] = 1
+        return decides
+
     def to_simulator(self, action: Float32) -> Float32:
-        """Policy action [..., A] in [-1, 1] to the simulator's bounds, clipped to them."""
+        """Policy action [..., A] in [-1, 1] to the simulator's bounds, clipped to them and put on the nearest level."""
         low, high = self.description.action_low, self.description.action_high
-        scaled: Float32 = np.clip(low + (action + np.float32(1)) * np.float32(0.5) * (high - low), low, high)
+        share = (action + np.float32(1)) * np.float32(0.5)
+        if self.description.action_bins is not None:
+            intervals = np.float32(self.description.action_bins - 1)
+            # halves go up: numpy's round would send them to the even level
+            share = np.floor(np.clip(share, 0, 1) * intervals + np.float32(0.5)) / intervals
+        scaled: Float32 = np.clip(low + share * (high - low), low, high)
         return scaled
 
     def to_policy(self, action: Float32) -> Float32:

@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from difflib import get_close_matches
+
 import numpy as np
 import numpy.typing as npt
 
+from gaitfleet.errors import ExperimentError
 from gaitfleet.experiment import ProstheticsEndingSettings, ProstheticsTask
 from gaitfleet.task.interface import Task, TaskDescription
+from gaitfleet.task.prosthetics_ending import AbortRules
 from gaitfleet.task.prosthetics_layout import action_names, prosthetics_layout
 from gaitfleet.task.prosthetics_measures import GaitMeasures
 from gaitfleet.task.prosthetics_observation import CompactObservation
+from gaitfleet.task.prosthetics_official_observation import OfficialObservation
 from gaitfleet.task.prosthetics_reward import RewardFunction
 from gaitfleet.trajectory import Float32, Float64, Trajectory
 
 ROUND_STEPS = {1: 300, 2: 1000}
 """Time limits of the two rounds of the challenge, in simulator steps of 10 ms."""
+
+OBSERVATIONS: dict[str, type[CompactObservation | OfficialObservation]] = {
+    "compact": CompactObservation,
+    "official-160": OfficialObservation,
+}
+"""What the policy sees, by preset."""
 
 ROUND1_VELOCITY = (3.0, 0.0, 0.0)
 """Target velocity of round 1 in m/s: forward, up, right."""
@@ -26,24 +38,28 @@ class ProstheticsTaskFunctions(Task):
     Raises
     ------
     ExperimentError
-        When the settings weigh a reward term that the preset does not have.
+        When the settings weigh a reward term, or limit a muscle, that does not exist.
     """
 
     def __init__(self, settings: ProstheticsTask) -> None:
         layout = prosthetics_layout(settings.model, settings.prosthetic)
         actions = action_names(settings.model, settings.prosthetic)
         self.settings = settings
-        self._observation = CompactObservation(layout, settings.prosthetic)
-        self._reward = RewardFunction(layout, settings.reward, settings.prosthetic)
+        self._observation = OBSERVATIONS[settings.observation.preset](layout, settings.prosthetic)
+        self._reward = RewardFunction(layout, settings.reward, settings.prosthetic, settings.round)
         self._measures = GaitMeasures(layout, settings.prosthetic)
+        self._aborted = AbortRules(layout, settings)
         self._pelvis_y = layout.index("body_pos/pelvis/y")
+        low, high = _excitation_limits(actions, settings.action.limits)
         self.description = TaskDescription(
             state_layout=layout,
             observation_names=self._observation.names,
             action_names=actions,
-            action_low=np.zeros(len(actions), np.float32),
-            action_high=np.ones(len(actions), np.float32),
+            action_low=low,
+            action_high=high,
             action_repeat=settings.action.repeat,
+            action_random_repeat=settings.action.random_repeat,
+            action_bins=settings.action.bins,
             time_limit_steps=settings.time_limit_steps or ROUND_STEPS[settings.round],
             has_target_velocity=settings.round == 2,
         )
@@ -64,6 +80,13 @@ class ProstheticsTaskFunctions(Task):
         low: npt.NDArray[np.bool_] = state[:, self._pelvis_y] < self.settings.ending.fall_height
         return low
 
+    def aborted(self, trajectory: Trajectory) -> npt.NDArray[np.bool_]:
+        return self._aborted(trajectory)
+
+    @property
+    def abort_bootstraps(self) -> bool:
+        return self.settings.ending.abort_bootstraps
+
     def measures(self, trajectory: Trajectory) -> dict[str, float | int | None]:
         return self._measures(trajectory)
 
@@ -74,7 +97,19 @@ class ProstheticsTaskFunctions(Task):
 
     def for_evaluation(self) -> Task:
         official = ProstheticsEndingSettings()
-        return ProstheticsTaskFunctions(self.settings.model_copy(update={"ending": official}))
+        action = self.settings.action.model_copy(update={"random_repeat": 0})
+        return ProstheticsTaskFunctions(self.settings.model_copy(update={"ending": official, "action": action}))
+
+
+def _excitation_limits(muscles: tuple[str, ...], limits: Mapping[str, tuple[float, float]]) -> tuple[Float32, Float32]:
+    """Lowest and highest excitation of every muscle, each [A]."""
+    for name in limits:
+        if name not in muscles:
+            near = get_close_matches(name, muscles, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"muscles are {', '.join(muscles)}"
+            raise ExperimentError(f"task.action.limits: unknown muscle {name!r}; {hint}")
+    low, high = np.array([limits.get(muscle, (0.0, 1.0)) for muscle in muscles], np.float32).T.copy()
+    return low, high
 
 
 def target_track(seed: int, rows: int) -> Float32:

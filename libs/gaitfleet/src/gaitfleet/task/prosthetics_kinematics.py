@@ -21,28 +21,36 @@ def column(state: Float32, layout: StateLayout, name: str) -> Float64:
 
 
 class Heading:
-    """Where the pelvis faces, and vectors turned into that frame.
+    """Where the pelvis, or another body, faces, and vectors turned into that frame.
 
-    The pelvis' forward axis is projected on the ground; the yaw angle is positive to the left (right-handed about y).
+    The body's forward axis is projected on the ground; the yaw angle is positive to the left (right-handed about y).
     In the turned frame x is ahead, y up and z to the walker's right.
 
     Parameters
     ----------
     layout
         Of the state rows.
+    body
+        Whose heading it is.
     """
 
-    def __init__(self, layout: StateLayout) -> None:
-        self._rotation = layout.indices(f"body_pos_rot/pelvis/{axis}" for axis in "xyz")
+    def __init__(self, layout: StateLayout, body: str = "pelvis") -> None:
+        self._rotation = layout.indices(f"body_pos_rot/{body}/{axis}" for axis in "xyz")
 
     def __call__(self, state: Float32) -> tuple[Float64, Float64]:
         """Cosine and sine of the yaw angle, each [n]."""
         a, b, c = (np.ascontiguousarray(state[:, i], dtype=np.float64) for i in self._rotation)
-        # first column of Rx(a) Ry(b) Rz(c): the pelvis' forward axis in the ground frame
+        # first column of Rx(a) Ry(b) Rz(c): the body's forward axis in the ground frame
         forward_x = np.cos(b) * np.cos(c)
         forward_z = np.sin(a) * np.sin(c) - np.cos(a) * np.sin(b) * np.cos(c)
         length = np.maximum(np.sqrt(forward_x * forward_x + forward_z * forward_z), 1e-9)  # 0 when it faces the sky
         return forward_x / length, -forward_z / length
+
+
+def yaw(heading: Heading, state: Float32) -> Float64:
+    """Yaw angle in rad of state rows, positive to the left, [n]."""
+    cosine, sine = heading(state)
+    return np.arctan2(sine, cosine)
 
 
 def turned(x: Float64, z: Float64, cosine: Float64, sine: Float64) -> tuple[Float64, Float64]:

@@ -24,7 +24,8 @@ class Transitions:
     reward
         float32 [D]. Learned reward, summed over the simulator steps of the decision.
     terminated
-        Whether the episode ended by termination: only then is the bootstrap after the last decision zero.
+        Whether the bootstrap after the last decision is zero: the episode ended by termination, or was aborted by a
+        rule in a task whose aborts do not bootstrap.
     policy_version
         Policy that acted; 0 for none.
     """
@@ -55,10 +56,11 @@ def transitions_of(episode: Episode, task: Task) -> Transitions:
     target = trajectory.target_velocity
     observation = task.observe(trajectory.state[rows], None if target is None else target[rows])
     reward = np.add.reduceat(task.reward(trajectory).astype(np.float64), decided).astype(np.float32)
+    ending = episode.metadata.ending
     return Transitions(
         observation=np.ascontiguousarray(observation, np.float32),
         action=task.to_policy(trajectory.action[decided]),
         reward=reward,
-        terminated=episode.metadata.ending == "terminated",
+        terminated=ending == "terminated" or (ending == "aborted" and not task.abort_bootstraps),
         policy_version=episode.metadata.policy_version,
     )

@@ -1,0 +1,146 @@
+"""`gaitfleet task list`, `show`, `check`: which presets there are, what they mean, and what a file makes of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from gaitfleet.errors import ExperimentError
+from gaitfleet.experiment import ProstheticsTask, load_experiment
+from gaitfleet.task import Task, make_task
+from gaitfleet.task.prosthetics import OBSERVATIONS
+from gaitfleet.task.prosthetics_layout import prosthetics_layout
+from gaitfleet.task.prosthetics_reward import PRESETS, TERMS, Preset
+
+task = typer.Typer(help="Presets of observation and reward, and the task of an experiment file.", no_args_is_help=True)
+
+OBSERVATION_SUMMARIES = {
+    "compact": "pose, velocities, muscles, contacts and target in the frame of the pelvis' heading",
+    "official-160": "osim-rl's own vector: sagittal, with accelerations, without the target velocity",
+}
+
+LETTERS = (
+    "x forward, y up, z right; v velocity; _p pelvis, _h head, _com mass centre; t target velocity; theta knee angle "
+    "(negative = flexed); psi yaw; e excitations, a activations; D change since the step before; (.)+ = max(0, .); "
+    "P(value, target, tolerance) = 1 - ((value - target) / tolerance)^2. Per simulator step of 10 ms."
+)
+
+
+@task.command(name="list")
+def list_presets() -> None:
+    """The presets of the prosthetics task."""
+    table = _table("preset", "kind", "size", "what it is")
+    for name, observation in OBSERVATIONS.items():
+        sizes = [len(observation(prosthetics_layout("3D", kind), kind).names) for kind in (True, False)]
+        size = f"{sizes[0]} values ({sizes[1]} intact)"
+        table.add_row(name, "observation", size, OBSERVATION_SUMMARIES[name])
+    for name, preset in PRESETS.items():
+        table.add_row(name, "reward", f"{len(preset.weights)} terms", preset.summary)
+    Console().print(table)
+
+
+@task.command()
+def show(
+    preset: Annotated[str, typer.Argument(help="Name of a preset, or of a reward term.")],
+    intact: Annotated[bool, typer.Option("--intact", help="Observation of the model with both legs.")] = False,
+) -> None:
+    """What a preset consists of: terms with weight, unit, formula and source, or every observed value."""
+    console = Console()
+    if preset in PRESETS:
+        _show_reward(console, preset)
+    elif preset in OBSERVATIONS:
+        _show_observation(console, preset, prosthetic=not intact)
+    elif preset in TERMS:
+        console.print(_terms_table(None, {preset: 1.0}))
+    else:
+        near = get_close_matches(preset, [*PRESETS, *OBSERVATIONS, *TERMS], n=1)
+        hint = f"did you mean {near[0]!r}?" if near else "`gaitfleet task list` prints the presets"
+        typer.echo(f"gaitfleet: no preset or term {preset!r}; {hint}", err=True)
+        raise typer.Exit(1)
+
+
+@task.command()
+def check(file: Annotated[Path, typer.Argument(help="Experiment file.")]) -> None:
+    """Read an experiment file and print the shapes and the reward of its task."""
+    try:
+        settings = load_experiment(file).task
+        made = make_task(settings)
+    except ExperimentError as error:
+        typer.echo(f"gaitfleet: {error}", err=True)
+        raise typer.Exit(1) from None
+    console = Console()
+    console.print(_shapes(settings.environment, made))
+    if isinstance(settings, ProstheticsTask):
+        reward = settings.reward
+        preset = PRESETS[reward.preset]
+        console.print(f"\nreward {reward.preset}, times {reward.scale:g}: {preset.summary}", highlight=False)
+        console.print(_terms_table(preset, {**preset.weights_in(settings.round), **reward.weights}))
+
+
+def _show_reward(console: Console, name: str) -> None:
+    preset = PRESETS[name]
+    console.print(f"{name}: {preset.summary}", highlight=False)
+    rounds = {"": preset.weights}
+    if preset.round2_weights is not None:
+        rounds = {"round 1": preset.weights, "round 2": preset.round2_weights}
+    for title, weights in rounds.items():
+        console.print(title, highlight=False)
+        console.print(_terms_table(preset, weights))
+    console.print(f"\n{LETTERS}", highlight=False)
+
+
+def _terms_table(preset: Preset | None, weights: Mapping[str, float]) -> Table:
+    table = _table("term", "weight", "unit", "formula", "source")
+    for name, weight in weights.items():
+        term = TERMS[name] if preset is None else preset.term(name)
+        table.add_row(name, f"{weight:g}", term.unit, term.formula, term.source)
+    if preset is not None and preset.limit is not None:
+        limit = preset.limit
+        limited = " + ".join(name for name in limit.terms if name in weights)
+        table.add_row(limit.name, "", "1", f"what brings {limited} into [{limit.low:g}, {limit.high:g}]", "")
+    return table
+
+
+def _show_observation(console: Console, name: str, *, prosthetic: bool) -> None:
+    names = OBSERVATIONS[name](prosthetics_layout("3D", prosthetic), prosthetic).names
+    console.print(f"{name}: {OBSERVATION_SUMMARIES[name]}; {len(names)} values", highlight=False)
+    units = {column.name: column.unit for column in prosthetics_layout("3D", prosthetic).columns}
+    table = _table("index", "value", "unit")
+    for i, value in enumerate(names):
+        table.add_row(str(i), value, units.get(value.removesuffix("/relative"), ""))
+    console.print(table)
+
+
+def _shapes(environment: str, made: Task) -> Table:
+    description = made.description
+    most = description.action_repeat + description.action_random_repeat
+    held = (
+        f"{description.action_repeat}" if most == description.action_repeat else f"{description.action_repeat}-{most}"
+    )
+    levels = "any value" if description.action_bins is None else f"{description.action_bins} levels"
+    low, high = float(description.action_low.min()), float(description.action_high.max())
+    table = Table(title=f"task {environment}", title_justify="left", show_header=False, pad_edge=False, box=None)
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    table.add_row("state", f"{len(description.state_layout)} columns, layout {description.state_layout.hash}")
+    table.add_row("observation", f"{description.observation_size} values, {description.observation_hash}")
+    table.add_row("action", f"{description.action_size} values within [{low:g}, {high:g}], {levels}")
+    table.add_row("a decision is held for", f"{held} steps")
+    table.add_row("time limit", f"{description.time_limit_steps} steps")
+    table.add_row("target velocity", "one per step" if description.has_target_velocity else "none")
+    table.add_row("an abort", "keeps its future" if made.abort_bootstraps else "costs its future")
+    return table
+
+
+def _table(*names: str) -> Table:
+    table = Table(box=None, pad_edge=False)
+    for name in names:
+        short = name not in ("formula", "what it is", "source")
+        table.add_column(name, no_wrap=short, overflow="fold", justify="right" if name == "weight" else "left")
+    return table

@@ -1,0 +1,79 @@
+"""`gaitfleet task`: every preset can be listed and shown, and a file is checked as the services would check it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from gaitfleet.command import app
+from gaitfleet.task.prosthetics import OBSERVATIONS
+from gaitfleet.task.prosthetics_reward import PRESETS, TERMS
+
+WIDE = {"COLUMNS": "250"}
+
+
+def run(*arguments: str) -> tuple[int, str]:
+    result = CliRunner().invoke(app, ["task", *arguments], env=WIDE)
+    return result.exit_code, result.output
+
+
+def test_every_preset_is_listed() -> None:
+    status, text = run("list")
+    assert status == 0
+    listed = {line.split()[0] for line in text.splitlines() if line and not line.startswith(" ")}
+    assert listed == {"preset", *PRESETS, *OBSERVATIONS}
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_a_reward_preset_shows_weight_unit_and_formula_of_every_term(preset: str) -> None:
+    status, text = run("show", preset)
+    assert status == 0
+    lines = text.splitlines()
+    for round_ in (1, 2):
+        for name, weight in PRESETS[preset].weights_in(round_).items():
+            term = PRESETS[preset].term(name)
+            parts = (f"{name} ", f" {weight:g} ", f" {term.unit} ", term.formula)
+            assert any(all(part in line for part in parts) for line in lines)
+
+
+@pytest.mark.parametrize(("arguments", "size"), [(["official-160"], 160), (["official-160", "--intact"], 169)])
+def test_an_observation_preset_shows_every_value(arguments: list[str], size: int) -> None:
+    status, text = run("show", *arguments)
+    assert status == 0
+    assert f"{size} values" in text
+    assert text.splitlines()[-1].split()[:2] == [str(size - 1), "misc/mass_center_acc/z"]
+
+
+def test_a_single_term_can_be_shown_and_a_mistake_names_the_nearest() -> None:
+    status, text = run("show", "crossing_volume")
+    assert status == 0
+    assert TERMS["crossing_volume"].formula in text
+    status, text = run("show", "round3")
+    assert status == 1
+    assert "no preset or term 'round3'; did you mean 'round" in text
+
+
+def test_a_file_is_checked_with_its_shapes_and_its_own_weights(tmp_path: Path) -> None:
+    file = tmp_path / "experiment.yaml"
+    file.write_text(
+        "task:\n"
+        "  observation: {preset: official-160}\n"
+        "  action: {repeat: 1, random_repeat: 5, bins: 2}\n"
+        "  reward: {preset: coach, weights: {survival: 1}}\n"
+    )
+    status, text = run("check", str(file))
+    assert status == 0
+    for part in ("412 columns", "160 values", "19 values within [0, 1], 2 levels", "1-6 steps", "300 steps"):
+        assert part in text
+    survival = next(line for line in text.splitlines() if line.startswith("survival"))
+    assert survival.split()[1] == "1"
+
+
+def test_a_file_with_a_mistake_ends_with_its_name_and_status_1(tmp_path: Path) -> None:
+    file = tmp_path / "experiment.yaml"
+    file.write_text("task: {action: {limits: {vasti: [0, 0.5]}}}")
+    status, text = run("check", str(file))
+    assert status == 1
+    assert "unknown muscle 'vasti'" in text
