@@ -1,10 +1,11 @@
-"""The `gaitfleet` command: run the whole system on one machine, and look at a running one."""
+"""The `gaitfleet` command: run the whole system on one machine, look at a running one, and play what it recorded."""
 
 from __future__ import annotations
 
 import typer
 
 from gaitfleet.command.inspection import episodes, events, status
+from gaitfleet.command.play import play
 from gaitfleet.command.up import up
 
 app = typer.Typer(
@@ -18,5 +19,6 @@ app.command()(up)
 app.command()(status)
 app.command()(episodes)
 app.command()(events)
+app.command()(play)
 
 __all__ = ["app"]
