@@ -125,7 +125,7 @@ def test_a_gif_has_every_picture_and_each_shows_something_else(file: Path, tmp_p
     assert answer.exit_code == 0, answer.output
     assert "4 frames" in answer.output
     with Image.open(gif) as image:
-        assert image.size == (320, 180)
+        assert image.size == (320, 200)
         pictures = []
         for i in range(image.n_frames):  # type: ignore[attr-defined]
             image.seek(i)
@@ -133,9 +133,10 @@ def test_a_gif_has_every_picture_and_each_shows_something_else(file: Path, tmp_p
     assert len(pictures) == 4  # after steps 0, 5, 10 and the last
     assert all(np.abs(a - b).max() > 100 for a, b in zip(pictures, pictures[1:], strict=False))
     skeleton = pictures[0][:, :160]
-    blue = (skeleton[..., 2] > skeleton[..., 0] + 40).sum()
-    bone = (skeleton[..., 0] > skeleton[..., 2] + 15).sum()
-    assert blue > 30, "the prosthesis is not in the picture"
+    red, green, blue = np.moveaxis(skeleton, -1, 0)
+    prosthesis = (blue > red + 20).sum()
+    bone = ((red > blue + 15) & (red < green + 30)).sum()  # and not the red line where it started
+    assert prosthesis > 50, "the prosthesis is not in the picture"
     assert bone > 400, "the bones are not in the picture"
 
 
@@ -145,7 +146,7 @@ def test_an_mp4_has_the_size_and_the_length_of_the_episode(file: Path, tmp_path:
     assert answer.exit_code == 0, answer.output
     film = imageio_ffmpeg.read_frames(str(mp4))
     described = next(film)
-    assert described["size"] == (320, 180)
+    assert described["size"] == (320, 200)
     assert described["fps"] == pytest.approx(25)
     assert len(list(film)) == 7
 

@@ -19,7 +19,9 @@ STEP_SECONDS = 0.01
 
 
 def play(
-    episode: Annotated[UUID | None, typer.Argument(help="Id of the episode, as `gaitfleet episodes` tells.")] = None,
+    episode: Annotated[
+        UUID | None, typer.Argument(help="Id of the episode, as `gaitfleet episodes --json` tells.")
+    ] = None,
     file: Annotated[Path | None, typer.Option(help="An episode's file instead of an id.")] = None,
     gif: Annotated[Path | None, typer.Option(help="Write a GIF.")] = None,
     mp4: Annotated[Path | None, typer.Option(help="Write an H.264 film.")] = None,

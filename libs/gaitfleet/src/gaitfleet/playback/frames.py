@@ -17,7 +17,7 @@ from gaitfleet.task import Task, make_task
 FINER = 2
 """Pictures are drawn this many times larger and then averaged: Pillow's polygons have hard edges."""
 
-SHAPE = 9 / 16
+SHAPE = 5 / 8
 """Height by width."""
 
 SCENE_WIDTH = 0.52

@@ -107,7 +107,7 @@ class Panel:
         self._text(1.6, "forward velocity")
         self._text(1.6, f"{story.velocity[step]:+.2f} of {story.target[step]:.2f} m/s", right=True, colour=LINE)
         self._curve(2.9, 2.6)
-        self._text(6.0, "score")
+        self._text(6.0, "score, official")
         self._text(6.0, f"{story.score[step]:.1f}", right=True, colour=LINE)
         self._text(7.5, "reward terms of this step")
         after = self._terms(8.8)

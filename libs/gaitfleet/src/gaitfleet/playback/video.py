@@ -6,14 +6,15 @@ import os
 from collections.abc import Iterable
 from itertools import chain
 from pathlib import Path
+from typing import cast
 
 import imageio_ffmpeg
 from PIL import Image
 
 from gaitfleet.errors import PlaybackError
 
-GIF_COLOURS = 96
-"""Colours of a GIF's one palette: fewer make the bones' shading step, more only make the file larger."""
+FLAT_COLOURS, SHADES = 48, 80
+"""Colours of a GIF's palette: the most frequent ones exactly (ground, bars), and as many to cover all others (bones)."""
 
 GIF_TICK_MS = 10
 """A GIF counts time in hundredths of a second; viewers replace anything below two of them by ten."""
@@ -38,11 +39,7 @@ def write_gif(path: Path, frames: Iterable[Image.Image], *, frame_seconds: float
     pictures = list(frames)
     if not pictures:
         raise PlaybackError(f"{path}: there is no picture to write")
-    # one palette for all, so that what stands still has the same colour in every frame and costs no bytes
-    both = Image.new("RGB", (pictures[0].width, 2 * pictures[0].height))
-    both.paste(pictures[0], (0, 0))
-    both.paste(pictures[-1], (0, pictures[0].height))
-    palette = both.quantize(GIF_COLOURS)
+    palette = _palette(pictures[0], pictures[-1])
     indexed = [picture.quantize(palette=palette, dither=Image.Dither.NONE) for picture in pictures]
     ticks = max(2, round(1000 * frame_seconds / GIF_TICK_MS))
     durations = [ticks * GIF_TICK_MS] * (len(indexed) - 1) + [LAST_FRAME_MS]
@@ -53,6 +50,19 @@ def write_gif(path: Path, frames: Iterable[Image.Image], *, frame_seconds: float
     except OSError as error:
         raise PlaybackError(f"{path}: {error}") from None
     return len(indexed)
+
+
+def _palette(first: Image.Image, last: Image.Image) -> Image.Image:
+    """One palette for all pictures, so that what stands still keeps its colour in every frame and costs no bytes."""
+    both = Image.new("RGB", (first.width, 2 * first.height))
+    both.paste(first, (0, 0))
+    both.paste(last, (0, first.height))
+    counted = sorted(both.getcolors(both.width * both.height) or [], reverse=True)[:FLAT_COLOURS]
+    flat = [value for _, colour in counted for value in cast("tuple[int, ...]", colour)]
+    shades = both.quantize(SHADES, Image.Quantize.MAXCOVERAGE).getpalette() or []
+    palette = Image.new("P", (1, 1))
+    palette.putpalette((flat + shades)[: 3 * 256])
+    return palette
 
 
 def write_mp4(path: Path, frames: Iterable[Image.Image], *, frame_seconds: float) -> int:
