@@ -5,6 +5,8 @@ from __future__ import annotations
 import datetime
 import subprocess
 import sys
+from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from uuid import UUID
 
@@ -103,7 +105,7 @@ def opensim_points(simulator: OpenSimModel, points: dict[str, list[float]]) -> d
 
 def test_every_mesh_is_where_opensim_places_it(moved: Moved) -> None:
     """Offsets of meshes and bodies, angle sequence, scale: within 10 um of OpenSim's transforms, in a real pose."""
-    skeleton = Skeleton(prosthetic="pros_foot_r" in str(moved.simulator.layout.columns))
+    skeleton = Skeleton(walker_of(moved.simulator.layout.hash))
     point = {mesh.file: [0.03, -0.21, 0.05] for mesh in skeleton.meshes}
     expected = opensim_points(moved.simulator, point)
     assert set(expected) == set(point)
@@ -131,7 +133,7 @@ def test_a_gif_has_every_picture_and_each_shows_something_else(file: Path, tmp_p
             image.seek(i)
             pictures.append(np.asarray(image.convert("RGB"), np.int16))
     assert len(pictures) == 4  # after steps 0, 5, 10 and the last
-    assert all(np.abs(a - b).max() > 100 for a, b in zip(pictures, pictures[1:], strict=False))
+    assert all(np.abs(a - b).max() > 100 for a, b in pairwise(pictures))
     skeleton = pictures[0][:, :160]
     red, green, blue = np.moveaxis(skeleton, -1, 0)
     prosthesis = (blue > red + 20).sum()
@@ -176,6 +178,13 @@ def test_an_episode_of_another_task_is_refused(episode: Episode) -> None:
     other = Episode(episode.metadata.model_copy(update={"layout_hash": "0" * 16}), episode.trajectory)
     with pytest.raises(PlaybackError, match="only episodes of `prosthetics`"):
         EpisodeFrames(other)
+
+
+def test_a_damaged_episode_is_refused(episode: Episode) -> None:
+    """Files need not have passed the API's checks."""
+    short = Episode(episode.metadata, replace(episode.trajectory, state=episode.trajectory.state[:-1]))
+    with pytest.raises(PlaybackError, match=r"state has shape \[12, 412\], must be \[13, 412\]"):
+        EpisodeFrames(short)
 
 
 def test_without_osim_rl_its_name_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

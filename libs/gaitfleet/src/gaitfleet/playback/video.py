@@ -14,7 +14,7 @@ from PIL import Image
 from gaitfleet.errors import PlaybackError
 
 FLAT_COLOURS, SHADES = 48, 80
-"""Colours of a GIF's palette: the most frequent ones exactly (ground, bars), and as many to cover all others (bones)."""
+"""Colours of a GIF's palette: the most frequent ones (ground, bars) exactly, and some for all others (bones)."""
 
 GIF_TICK_MS = 10
 """A GIF counts time in hundredths of a second; viewers replace anything below two of them by ten."""
