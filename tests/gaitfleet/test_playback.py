@@ -21,7 +21,8 @@ from gaitfleet.command import app
 from gaitfleet.episode import Episode, EpisodeMetadata, encode_episode
 from gaitfleet.errors import PlaybackError
 from gaitfleet.playback import geometry
-from gaitfleet.playback.frames import EpisodeFrames
+from gaitfleet.playback.frames import EpisodeFrames, official_task
+from gaitfleet.playback.panel import Story
 from gaitfleet.playback.skeleton import Skeleton, walker_of
 from gaitfleet.task.prosthetics_layout import prosthetics_layout
 from gaitfleet.trajectory import Trajectory
@@ -140,6 +141,17 @@ def test_a_gif_has_every_picture_and_each_shows_something_else(file: Path, tmp_p
     bone = ((red > blue + 15) & (red < green + 30)).sum()  # and not the red line where it started
     assert prosthesis > 50, "the prosthesis is not in the picture"
     assert bone > 400, "the bones are not in the picture"
+
+
+def test_the_panel_tells_the_numbers_of_the_state_after_the_step(episode: Episode) -> None:
+    """Row t + 1 for step t; 19 muscles; the score is the simulator's own reward, added up."""
+    layout, state = prosthetics_layout("3D"), episode.trajectory.state
+    story = Story.of(episode, official_task(episode, prosthetic=True))
+    assert story.velocity[4] == state[5, layout.index("body_vel/pelvis/x")]
+    assert story.score[-1] == pytest.approx(1.5 * STEPS)
+    assert set(story.terms) == {"alive", "speed_error"}
+    assert len(story.activations) == 19
+    assert story.activations["soleus_l"][-1] == state[-1, layout.index("muscles/soleus_l/activation")]
 
 
 def test_an_mp4_has_the_size_and_the_length_of_the_episode(file: Path, tmp_path: Path) -> None:

@@ -141,7 +141,7 @@ class Panel:
         terms = self._story.terms
         height = min(1.0, 6.5 / len(terms))
         largest = max(1e-6, *(float(np.abs(values).max()) for values in terms.values()))
-        zero = self._left + 0.66 * (self._right - self._left)
+        zero = self._left + 0.71 * (self._right - self._left)
         reach = self._right - zero
         for name, values in terms.items():
             top = self._top + row * self._row
