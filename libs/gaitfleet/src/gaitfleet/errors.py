@@ -8,6 +8,7 @@
     ├── CodecError               bytes that are not a valid body; names the tensor or the header field
     │   └── EpisodeError         an episode that breaks a rule; names the field and the value
     ├── PolicyError              a policy that cannot be evaluated
+    ├── PlaybackError            an episode that cannot be drawn: not a walker's, or meshes or packages are missing
     └── ApiError                 the replay API could not or would not answer
         ├── ApiUnavailableError  no answer, or 5xx, after all retries
         ├── NotFoundError        404: no such run, episode, checkpoint or policy
@@ -60,6 +61,10 @@ class EpisodeError(CodecError):
 
 class PolicyError(GaitfleetError):
     """A policy that cannot be evaluated."""
+
+
+class PlaybackError(GaitfleetError):
+    """An episode that cannot be drawn."""
 
 
 class ApiError(GaitfleetError):

@@ -1,10 +1,11 @@
-"""The `gaitfleet` command: run the whole system on one machine, look at a running one, and at tasks."""
+"""The `gaitfleet` command: run the whole system on one machine, look at it, at its episodes and at tasks."""
 
 from __future__ import annotations
 
 import typer
 
 from gaitfleet.command.inspection import episodes, events, status
+from gaitfleet.command.play import play
 from gaitfleet.command.task import task
 from gaitfleet.command.up import up
 
@@ -19,6 +20,7 @@ app.command()(up)
 app.command()(status)
 app.command()(episodes)
 app.command()(events)
+app.command()(play)
 app.add_typer(task, name="task")
 
 __all__ = ["app"]

@@ -27,7 +27,7 @@ DEFAULT_URL = "http://127.0.0.1:8080"
 
 def status(url: Url = DEFAULT_URL, run: Run = None, as_json: Json = False) -> None:
     """How a run stands: episodes, returns, updates, samples per insert, checkpoint, workers, failures."""
-    with _client(url, run) as client:
+    with connected(url, run) as client:
         answer = client.status()
         if as_json:
             typer.echo(json.dumps(answer.model_dump(mode="json"), indent=2))
@@ -43,7 +43,7 @@ def episodes(
     as_json: Json = False,
 ) -> None:
     """The newest episodes, one line each."""
-    with _client(url, run) as client:
+    with connected(url, run) as client:
         page = client.episodes(limit=limit, role=role)
         if as_json:
             typer.echo(json.dumps(page.model_dump(mode="json"), indent=2))
@@ -60,7 +60,7 @@ def events(
     as_json: Json = False,
 ) -> None:
     """The history of a run, oldest first."""
-    with _client(url, run) as client:
+    with connected(url, run) as client:
         page = client.events(after=after, kind=kind, limit=limit)
         if as_json:
             typer.echo(json.dumps(page.model_dump(mode="json"), indent=2))
@@ -75,7 +75,7 @@ def print_table(table: Table) -> None:
 
 
 @contextmanager
-def _client(url: str, run: str | None) -> Iterator[ReplayClient]:
+def connected(url: str, run: str | None) -> Iterator[ReplayClient]:
     """A client of the run; what goes wrong with it ends the command with one line and status 1."""
     token = os.environ.get("GAITFLEET_TOKEN")  # not an option: options can be read in the list of processes
     try:

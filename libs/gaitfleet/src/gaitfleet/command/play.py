@@ -1,0 +1,90 @@
+"""`gaitfleet play`: a recorded episode as a GIF, a film or a picture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+from uuid import UUID
+
+import typer
+
+from gaitfleet.command.inspection import DEFAULT_URL, Run, Url, connected
+from gaitfleet.episode import Episode, decode_episode
+from gaitfleet.errors import GaitfleetError, PlaybackError
+from gaitfleet.experiment import load_experiment
+from gaitfleet.task import Task, make_task
+
+STEP_SECONDS = 0.01
+"""Simulated time per step."""
+
+
+def play(
+    episode: Annotated[
+        UUID | None, typer.Argument(help="Id of the episode, as `gaitfleet episodes --json` tells.")
+    ] = None,
+    file: Annotated[Path | None, typer.Option(help="An episode's file instead of an id.")] = None,
+    gif: Annotated[Path | None, typer.Option(help="Write a GIF.")] = None,
+    mp4: Annotated[Path | None, typer.Option(help="Write an H.264 film.")] = None,
+    png: Annotated[Path | None, typer.Option(help="Write a picture of the last step.")] = None,
+    every: Annotated[int, typer.Option(min=1, max=100, help="Show each how-many-th step of 10 ms.")] = 4,
+    speed: Annotated[float, typer.Option(min=0.01, max=10, help="1: as fast as it was; 0.25: slow motion.")] = 1.0,
+    width: Annotated[int, typer.Option(min=160, max=3840, help="Of the picture, in pixels.")] = 800,
+    experiment: Annotated[Path | None, typer.Option(help="Show this experiment's reward terms.")] = None,
+    url: Url = DEFAULT_URL,
+    run: Run = None,
+) -> None:
+    """Draw a recorded episode: the skeleton, velocity, score, reward terms and muscle activations."""
+    try:
+        if not (gif or mp4 or png):
+            raise PlaybackError("say what to write: --gif FILE, --mp4 FILE or --png FILE")
+        recorded, task = _recorded(episode, file, url, run)
+        task = task if experiment is None else make_task(load_experiment(experiment).task)
+        _write(recorded, task, (gif, mp4, png), every, speed, width)
+    except GaitfleetError as error:
+        typer.echo(f"gaitfleet: {error}", err=True)
+        raise typer.Exit(1) from None
+
+
+def _write(
+    episode: Episode,
+    task: Task | None,
+    files: tuple[Path | None, Path | None, Path | None],
+    every: int,
+    speed: float,
+    width: int,
+) -> None:
+    try:
+        from gaitfleet.playback.frames import EpisodeFrames
+        from gaitfleet.playback.video import write_gif, write_mp4
+    except ModuleNotFoundError as error:
+        raise PlaybackError(f"drawing needs {error.name}, of an extra: pip install 'gaitfleet[play]'") from None
+    frames = EpisodeFrames(episode, task, width=width)
+    frame_seconds = every * STEP_SECONDS / speed
+    gif, mp4, png = files
+    if gif is not None:
+        _tell(gif, write_gif(gif, frames(every), frame_seconds=frame_seconds))
+    if mp4 is not None:
+        _tell(mp4, write_mp4(mp4, frames(every), frame_seconds=frame_seconds))
+    if png is not None:
+        try:
+            frames.draw(episode.trajectory.steps - 1).save(png, format="PNG")
+        except OSError as error:
+            raise PlaybackError(f"{png}: {error}") from None
+        _tell(png, 1)
+
+
+def _tell(path: Path, frames: int) -> None:
+    typer.echo(f"{path}: {frames} frame{'s' * (frames > 1)}, {path.stat().st_size / 1000:.0f} kB")
+
+
+def _recorded(episode: UUID | None, file: Path | None, url: str, run: str | None) -> tuple[Episode, Task | None]:
+    """The episode and, where the API was asked, the task of its run."""
+    if episode is not None and file is None:
+        with connected(url, run) as client:
+            return decode_episode(client.episode_content(episode)), make_task(client.run().experiment.task)
+    if file is not None and episode is None:
+        try:
+            return decode_episode(file.read_bytes()), None
+        except OSError as error:
+            raise PlaybackError(f"{file}: {error.strerror}") from None
+    raise PlaybackError("say which episode: its id, or --file FILE, and not both")
