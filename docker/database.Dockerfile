@@ -9,8 +9,7 @@ FROM ${BASE_IMAGE} AS build
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
 COPY constraints.txt /src/
 RUN python -m venv /opt/venv \
- && /opt/venv/bin/pip install -c /src/constraints.txt SecantusDB \
- && /opt/venv/bin/python -m compileall -q /opt/venv/lib
+ && /opt/venv/bin/pip install -c /src/constraints.txt SecantusDB
 
 FROM ${BASE_IMAGE}
 LABEL org.opencontainers.image.title="gaitfleet-database" \

@@ -14,8 +14,7 @@ RUN mkdir -p libs/gaitfleet/src/gaitfleet services/replay-api/src/replay_api \
  && /opt/venv/bin/pip install -c constraints.txt ./libs/gaitfleet ./services/replay-api
 COPY libs/gaitfleet libs/gaitfleet
 COPY services/replay-api services/replay-api
-RUN /opt/venv/bin/pip install --no-deps --force-reinstall ./libs/gaitfleet ./services/replay-api \
- && /opt/venv/bin/python -m compileall -q /opt/venv/lib
+RUN /opt/venv/bin/pip install --no-deps --force-reinstall ./libs/gaitfleet ./services/replay-api
 
 FROM ${BASE_IMAGE}
 ARG VERSION=0.1.0

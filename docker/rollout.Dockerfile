@@ -14,8 +14,7 @@ RUN mkdir -p libs/gaitfleet/src/gaitfleet services/rollout/src/rollout \
  && /opt/venv/bin/pip install -c constraints.txt './libs/gaitfleet[client]' './services/rollout[opensim,gymnasium]'
 COPY libs/gaitfleet libs/gaitfleet
 COPY services/rollout services/rollout
-RUN /opt/venv/bin/pip install --no-deps --force-reinstall ./libs/gaitfleet ./services/rollout \
- && /opt/venv/bin/python -m compileall -q /opt/venv/lib
+RUN /opt/venv/bin/pip install --no-deps --force-reinstall ./libs/gaitfleet ./services/rollout
 
 FROM ${BASE_IMAGE}
 ARG VERSION=0.1.0

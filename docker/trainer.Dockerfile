@@ -19,8 +19,7 @@ RUN mkdir -p libs/gaitfleet/src/gaitfleet services/trainer/src/trainer \
  && /opt/venv/bin/pip install ${PIP_EXTRA_ARGS} -c constraints.txt './libs/gaitfleet[client]' ./services/trainer
 COPY libs/gaitfleet libs/gaitfleet
 COPY services/trainer services/trainer
-RUN /opt/venv/bin/pip install --no-deps --force-reinstall ./libs/gaitfleet ./services/trainer \
- && /opt/venv/bin/python -m compileall -q /opt/venv/lib/python3*/site-packages/gaitfleet /opt/venv/lib/python3*/site-packages/trainer
+RUN /opt/venv/bin/pip install --no-deps --force-reinstall ./libs/gaitfleet ./services/trainer
 
 FROM ${BASE_IMAGE}
 ARG VERSION=0.1.0
