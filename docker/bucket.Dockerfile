@@ -28,4 +28,5 @@ HEALTHCHECK --interval=5s --timeout=5s --start-period=30s \
 # Credentials come as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, the bucket as S3_BUCKET. Its other ports know no
 # password: the chart's network policy and compose.yaml keep them to themselves.
 CMD ["weed", "mini", "-dir=/data", "-ip=127.0.0.1", "-ip.bind=0.0.0.0", "-s3.port=8333", "-admin.ui=false", \
-     "-webdav=false", "-s3.port.iceberg=0", "-master.volumeSizeLimitMB=64"]
+     "-webdav=false", "-s3.port.iceberg=0", "-s3.port.lance=0", "-master.telemetry=false", \
+     "-master.volumeSizeLimitMB=64"]
