@@ -6,8 +6,9 @@ BIN := $(VENV)/bin
 PACKAGES := libs/gaitfleet services/replay-api services/trainer services/rollout
 SOURCES := libs/gaitfleet/src services/replay-api/src services/trainer/src services/rollout/src
 ARGS ?=
+CHART_VENV ?= .venv-chart
 
-.PHONY: help run test test-isolation test-e2e check bench install install-dev clean
+.PHONY: help run test test-isolation test-e2e chart check bench install install-dev clean
 
 help: ## Show this help
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -16,13 +17,16 @@ run: install ## Install, then train the prosthetic walker on this machine (ARGS=
 	$(BIN)/gaitfleet up $(ARGS)
 
 test: install-dev ## Install, then run the tests
-	$(BIN)/python -m pytest -m "not e2e and not isolation" $(ARGS)
+	$(BIN)/python -m pytest -m "not e2e and not isolation and not chart" $(ARGS)
 
 test-isolation: install-dev ## Test each service in an environment that holds only that service (minutes)
 	$(BIN)/python -m pytest -m isolation $(ARGS)
 
 test-e2e: install-dev ## Let the whole system learn Pendulum-v1 (minutes)
 	$(BIN)/python -m pytest -m e2e $(ARGS)
+
+chart: $(CHART_VENV)/.installed ## Lint, render and validate the Helm chart; lint the Dockerfiles (a minute)
+	$(CHART_VENV)/bin/python -m pytest -m chart tests/chart $(ARGS)
 
 check: install-dev ## Lint and type checks
 	$(BIN)/ruff check .
@@ -48,5 +52,10 @@ $(VENV)/.installed-dev: $(VENV)/.installed requirements-dev.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -r requirements-dev.txt
 	touch $@
 
-clean: ## Remove the virtual environment and the data of `make run`
-	rm -rf $(VENV) data
+$(CHART_VENV)/.installed: requirements-chart.txt
+	test -x $(CHART_VENV)/bin/python || $(PYTHON) -m venv $(CHART_VENV)
+	$(CHART_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-chart.txt
+	touch $@
+
+clean: ## Remove the virtual environments and the data of `make run`
+	rm -rf $(VENV) $(CHART_VENV) data

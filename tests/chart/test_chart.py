@@ -1,0 +1,433 @@
+"""What the chart promises, one promise a test."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+
+from tests.chart.conftest import CHART, SCENARIOS, Helm, Rendered
+
+pytestmark = pytest.mark.chart
+
+Render = Callable[..., Rendered]
+REPOSITORY = CHART.parents[2]
+BY_NAME = {path.name.removesuffix("-values.yaml"): path for path in SCENARIOS}
+scenarios = pytest.mark.parametrize("scenario", sorted(BY_NAME))
+
+
+def values(name: str) -> tuple[str, str]:
+    return "--values", str(BY_NAME[name])
+
+
+# --- forms ------------------------------------------------------------------------------------------------------------
+
+
+@scenarios
+def test_helm_lint_finds_nothing(helm: Helm, scenario: str) -> None:
+    done = helm.run("lint", "--strict", *values(scenario), str(CHART))
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@scenarios
+@pytest.mark.parametrize("version", ["1.29", "1.36", "1.37"])
+def test_every_object_is_valid_in_kubernetes(render: Render, scenario: str, version: str, tmp_path: Path) -> None:
+    """Strictly: a field that Kubernetes does not know is an error. The operator's objects are checked below."""
+    objects = [item for item in render(*values(scenario)).objects if "monitoring" not in item["apiVersion"]]
+    path = tmp_path / "rendered.yaml"
+    path.write_text(yaml.safe_dump_all(objects))
+    command = [str(Path(sys.executable).with_name("kubernetes-validate")), "--strict", "-k", version, str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    errors = [line for line in (done.stdout + done.stderr).splitlines() if "passed" not in line]
+    assert done.returncode == 0, "\n".join(errors)
+
+
+def test_the_operator_s_objects_are_valid(render: Render) -> None:
+    rendered = render(*values("external-mongo-s3"))
+    for kind, file in (("ServiceMonitor", "servicemonitors"), ("PodMonitor", "podmonitors")):
+        (item,) = rendered.all(kind)
+        definition = yaml.safe_load((Path(__file__).parent / f"crds/monitoring.coreos.com_{file}.yaml").read_text())
+        schema = closed(definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"])
+        jsonschema.Draft202012Validator(schema).validate(item["spec"])
+
+
+def closed(schema: Any) -> Any:
+    """The schema with unknown fields refused, as the API server prunes them silently."""
+    if isinstance(schema, dict):
+        schema = {key: closed(value) for key, value in schema.items()}
+        if schema.get("type") == "object" and isinstance(schema.get("properties"), dict):
+            schema.setdefault("additionalProperties", False)
+    elif isinstance(schema, list):
+        schema = [closed(item) for item in schema]
+    return schema
+
+
+@scenarios
+def test_no_name_is_used_twice(render: Render, scenario: str) -> None:
+    names = [(item["kind"], item["metadata"]["name"]) for item in render(*values(scenario)).objects]
+    assert len(names) == len(set(names))
+
+
+def test_every_value_is_described_in_the_schema() -> None:
+    schema = json.loads((CHART / "values.schema.json").read_text())
+    defaults = yaml.safe_load((CHART / "values.yaml").read_text())
+
+    def undescribed(block: dict[str, Any], described: dict[str, Any], path: str) -> Iterator[str]:
+        for key, value in block.items():
+            known = described.get("properties", {}).get(key)
+            if known is None or not known.get("description"):
+                yield path + key
+            elif isinstance(value, dict) and value and known.get("additionalProperties") is False:
+                yield from undescribed(value, known, f"{path}{key}.")
+
+    assert list(undescribed(defaults, schema, "")) == []
+
+
+def test_dockerfiles_are_clean() -> None:
+    files = sorted(str(path) for path in (REPOSITORY / "docker").glob("*.Dockerfile"))
+    command = [str(Path(sys.executable).with_name("hadolint")), *files]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 0, done.stdout
+
+
+# --- refusals ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--set", "rollout.replica=3"], "replica"),
+        (["--set", "rollout.replicas=-1"], "minimum"),
+        (["--set", "trainer.replicas=2"], "maximum"),
+        (["--set", "evaluation.replicas=2"], "maximum"),
+        (["--set", "run.name=Not_A_Label"], "run/name"),
+        (["--set", "checkpoints.store=gs://bucket"], "checkpoints/store"),
+        (["--set", "rollout.terminationGracePeriodSeconds=10"], "minimum"),
+        (["--set", "database.enabled=false"], "mongodb.existingSecret"),
+        (["--set", "mongodb.existingSecret=x"], "database.enabled=false"),
+        (["--set", "bucket.enabled=false"], "checkpoints.store"),
+        (["--set", "checkpoints.store=s3://bucket/x"], "bucket.enabled=false"),
+        (["--set", "trainer.device=cuda"], "trainer.gpus=1"),
+        (["--set", "trainer.gpus=1,trainer.device=cpu"], "trainer.device=auto"),
+        (["--set", "rollout.stopSeconds=40"], "terminationGracePeriodSeconds"),
+        (["--set", "run.experiment=nonsense"], "run.experiment"),
+        (["--kube-version", "1.28.0"], "kubeVersion"),
+    ],
+)
+def test_a_wrong_value_is_refused_with_its_name(helm: Helm, arguments: list[str], said: str) -> None:
+    assert said in helm.refusal(*arguments)
+
+
+# --- security ---------------------------------------------------------------------------------------------------------
+
+
+@scenarios
+def test_every_pod_keeps_the_restricted_standard(render: Render, scenario: str) -> None:
+    for name, pod in render(*values(scenario)).pods.items():
+        spec = pod["spec"]
+        assert spec["securityContext"]["runAsNonRoot"] is True, name
+        assert spec["securityContext"]["runAsUser"] > 10000, name
+        assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}, name
+        assert not {"hostNetwork", "hostPID", "hostIPC"} & spec.keys(), name
+        assert all(len(set(volume) - {"name", "emptyDir", "secret", "configMap"}) == 0 for volume in spec["volumes"])
+        for container in [*spec["containers"], *spec.get("initContainers", [])]:
+            context = container["securityContext"]
+            assert context["allowPrivilegeEscalation"] is False, name
+            assert context["readOnlyRootFilesystem"] is True, name
+            assert context["capabilities"] == {"drop": ["ALL"]}, name
+            assert any(mount["mountPath"] == "/tmp" for mount in container["volumeMounts"]), name
+            assert container["resources"]["limits"]["memory"], name
+
+
+@scenarios
+def test_no_pod_holds_a_token_of_the_kubernetes_api(render: Render, scenario: str) -> None:
+    rendered = render(*values(scenario))
+    accounts = {item["metadata"]["name"] for item in rendered.all("ServiceAccount")}
+    assert all(item["automountServiceAccountToken"] is False for item in rendered.all("ServiceAccount"))
+    for pod in rendered.pods.values():
+        assert pod["spec"]["automountServiceAccountToken"] is False
+        assert pod["spec"]["serviceAccountName"] in accounts
+
+
+@scenarios
+def test_only_the_replay_api_has_secrets_of_database_and_bucket(render: Render, scenario: str) -> None:
+    for name, pod in render(*values(scenario)).pods.items():
+        if name.endswith(("-replay-api", "-bucket")):
+            continue
+        text = json.dumps(pod)
+        assert "secretKeyRef" not in text, name
+        assert "MONGODB" not in text, name
+        assert "AWS_" not in text, name
+        secrets = [volume["secret"] for volume in pod["spec"]["volumes"] if "secret" in volume]
+        assert all(len(secret["items"]) == 1 for secret in secrets), f"{name} gets more than one role's token"
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "role"),
+    [
+        ("Deployment", "rollout", "rollout"),
+        ("Deployment", "evaluation", "rollout"),
+        ("StatefulSet", "trainer", "trainer"),
+    ],
+)
+def test_a_service_gets_the_token_of_its_role_as_a_file(render: Render, kind: str, name: str, role: str) -> None:
+    rendered = render()
+    spec = rendered.one(kind, name)["spec"]["template"]["spec"]
+    (secret,) = [volume["secret"] for volume in spec["volumes"] if "secret" in volume]
+    assert secret["items"] == [{"key": role, "path": "token"}]
+    files = {key: value for key, value in rendered.environment(kind, name).items() if key.endswith("_TOKEN_FILE")}
+    assert list(files.values()) == ["/etc/gaitfleet/token/token"]
+
+
+def test_generated_tokens_are_long_and_differ(render: Render) -> None:
+    tokens = render().one("Secret", "tokens")["data"]
+    assert set(tokens) == {"rollout", "trainer", "reader", "admin"}
+    assert len(set(tokens.values())) == 4
+    assert all(len(base64.b64decode(token)) == 40 for token in tokens.values())
+
+
+def test_an_existing_secret_of_tokens_is_used_and_none_is_made(render: Render) -> None:
+    rendered = render("--set", "tokens.existingSecret=mine")
+    assert "gaitfleet-tokens" not in rendered.text
+    assert '"secretName": "mine"' in json.dumps(rendered.pods["Deployment/gaitfleet-rollout"])
+
+
+# --- network ----------------------------------------------------------------------------------------------------------
+
+
+def selects(policy: dict[str, Any], labels: dict[str, str]) -> bool:
+    return selector_matches(policy["spec"]["podSelector"], labels)
+
+
+def selector_matches(selector: dict[str, Any], labels: dict[str, str]) -> bool:
+    for rule in selector.get("matchExpressions", []):
+        assert rule["operator"] == "In"
+        if labels.get(rule["key"]) not in rule["values"]:
+            return False
+    return selector.get("matchLabels", {}).items() <= labels.items()
+
+
+def may_speak(rendered: Rendered, sender: dict[str, str], receiver: dict[str, str], port: int) -> bool:
+    """By the rules of NetworkPolicy: both ends must allow it, and each is closed as soon as one policy selects it."""
+
+    def open_to(labels: dict[str, str], direction: str, peers: str, other: dict[str, str]) -> bool:
+        kind = direction.capitalize()
+        chosen = [item for item in rendered.all("NetworkPolicy") if selects(item, labels)]
+        chosen = [item for item in chosen if kind in item["spec"]["policyTypes"]]
+        assert chosen, f"no policy closes {labels}"
+        for rule in (rule for item in chosen for rule in item["spec"].get(direction) or []):
+            if port not in [entry["port"] for entry in rule["ports"]]:
+                continue
+            pods = [peer["podSelector"] for peer in rule.get(peers, []) if "podSelector" in peer]
+            if peers not in rule or any(selector_matches(pod, other) for pod in pods):
+                return True
+        return False
+
+    return open_to(sender, "egress", "to", receiver) and open_to(receiver, "ingress", "from", sender)
+
+
+def test_pods_may_speak_to_whom_they_need_and_to_nobody_else(render: Render) -> None:
+    rendered = render()
+    labels = {}
+    for pod in rendered.pods.values():
+        labels[pod["metadata"]["labels"]["app.kubernetes.io/component"]] = pod["metadata"]["labels"]
+    servers = {"replay-api": 8000, "database": 27017, "bucket": 8333, "rollout": 9090, "trainer": 9090}
+    allowed = {
+        (sender, receiver)
+        for sender in labels
+        for receiver, port in servers.items()
+        if may_speak(rendered, labels[sender], labels[receiver], port)
+    }
+    clients = {(client, "replay-api") for client in ("rollout", "evaluation", "trainer", "run", "test")}
+    assert allowed == clients | {("replay-api", "database"), ("replay-api", "bucket")}
+
+
+def test_everybody_finds_the_name_server_who_needs_it(render: Render) -> None:
+    for name in ("api-client", "replay-api"):
+        ports = [rule["ports"] for rule in render().one("NetworkPolicy", name)["spec"]["egress"] if "to" not in rule]
+        assert [{"port": 53, "protocol": "UDP"}, {"port": 53, "protocol": "TCP"}] in ports
+
+
+# --- the services -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "service", "prefix"),
+    [
+        ("Deployment", "replay-api", "replay-api/src/replay_api", "GAITFLEET_REPLAY_API_"),
+        ("Deployment", "rollout", "rollout/src/rollout", "GAITFLEET_ROLLOUT_"),
+        ("Deployment", "evaluation", "rollout/src/rollout", "GAITFLEET_ROLLOUT_"),
+        ("StatefulSet", "trainer", "trainer/src/trainer", "GAITFLEET_TRAINER_"),
+    ],
+)
+def test_every_variable_is_a_setting_of_the_service(
+    render: Render, kind: str, name: str, service: str, prefix: str
+) -> None:
+    source = (REPOSITORY / "services" / service / "settings.py").read_text()
+    fields = {match.upper() for match in re.findall(r"^    (\w+): ", source, re.MULTILINE)}
+    for scenario in BY_NAME:
+        variables = render(*values(scenario)).environment(kind, name)
+        unknown = {key for key in variables if key.startswith("GAITFLEET_") and key.removeprefix(prefix) not in fields}
+        assert unknown == set()
+
+
+def test_all_services_work_on_one_run_through_one_api(render: Render) -> None:
+    rendered = render("--set", "run.name=other,replayApi.service.port=80")
+    for kind, name, prefix in (
+        ("Deployment", "rollout", "GAITFLEET_ROLLOUT_"),
+        ("Deployment", "evaluation", "GAITFLEET_ROLLOUT_"),
+        ("StatefulSet", "trainer", "GAITFLEET_TRAINER_"),
+    ):
+        variables = rendered.environment(kind, name)
+        assert variables[f"{prefix}RUN"] == "other"
+        assert variables[f"{prefix}REPLAY_API_URL"] == "http://gaitfleet-replay-api:80"
+
+
+def test_rollouts_train_and_one_evaluates(render: Render) -> None:
+    rendered = render()
+    assert rendered.environment("Deployment", "rollout")["GAITFLEET_ROLLOUT_ROLE"] == "train"
+    assert rendered.environment("Deployment", "evaluation")["GAITFLEET_ROLLOUT_ROLE"] == "evaluate"
+    assert rendered.one("Deployment", "evaluation")["spec"]["replicas"] == 1
+
+
+def test_rollouts_have_time_to_stop_and_a_place_to_spool(render: Render) -> None:
+    spec = render().one("Deployment", "rollout")["spec"]["template"]["spec"]
+    stop = int(render().environment("Deployment", "rollout")["GAITFLEET_ROLLOUT_STOP_TIMEOUT_SECONDS"])
+    assert spec["terminationGracePeriodSeconds"] > max(10, stop)
+    places = {mount["mountPath"]: mount["name"] for mount in spec["containers"][0]["volumeMounts"]}
+    spool = next(volume for volume in spec["volumes"] if volume["name"] == places["/var/spool/gaitfleet"])
+    assert "emptyDir" in spool
+
+
+def test_a_database_that_is_away_makes_the_api_unready_and_not_dead(render: Render) -> None:
+    container = render().one("Deployment", "replay-api")["spec"]["template"]["spec"]["containers"][0]
+    assert container["livenessProbe"]["httpGet"]["path"] == "/health/live"
+    assert container["startupProbe"]["httpGet"]["path"] == "/health/live"
+    assert container["readinessProbe"]["httpGet"]["path"] == "/health/ready"
+
+
+def test_a_default_install_has_no_gpu(render: Render) -> None:
+    assert "nvidia.com/gpu" not in render().text
+
+
+def test_gpus_are_limited_and_their_taint_tolerated(render: Render) -> None:
+    spec = render(*values("gpu-spot")).one("StatefulSet", "trainer")["spec"]["template"]["spec"]
+    resources = spec["containers"][0]["resources"]
+    assert resources["limits"]["nvidia.com/gpu"] == 1
+    assert "nvidia.com/gpu" not in resources["requests"]
+    assert {"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"} in spec["tolerations"]
+    assert spec["runtimeClassName"] == "nvidia"
+
+
+def test_rollouts_can_be_sent_to_spot_nodes_without_the_evaluation(render: Render) -> None:
+    rendered = render(*values("gpu-spot"))
+    rollout = rendered.one("Deployment", "rollout")["spec"]["template"]["spec"]
+    evaluation = rendered.one("Deployment", "evaluation")["spec"]["template"]["spec"]
+    assert rollout["tolerations"][0]["key"] == "spot"
+    assert "affinity" in rollout
+    assert "tolerations" not in evaluation
+    assert evaluation["nodeSelector"] == {"pool": "cpu"}
+
+
+def test_external_database_and_bucket_come_from_secrets(render: Render) -> None:
+    rendered = render(*values("external-mongo-s3"))
+    variables = rendered.environment("Deployment", "replay-api")
+    uri = variables["GAITFLEET_REPLAY_API_MONGODB_URI"]
+    assert uri == {"secretKeyRef": {"name": "mongodb", "key": "connectionString"}}
+    assert variables["AWS_SECRET_ACCESS_KEY"]["secretKeyRef"]["name"] == "bucket-credentials"
+    assert variables["GAITFLEET_REPLAY_API_CHECKPOINT_STORE"] == "s3://example-gaitfleet/production"
+    assert not [item for item in rendered.objects if item["metadata"]["name"].endswith(("-database", "-bucket"))]
+
+
+def test_an_image_may_be_named_by_digest(render: Render) -> None:
+    rendered = render(*values("external-mongo-s3"))
+    images = [pod["spec"]["containers"][0]["image"] for pod in rendered.pods.values()]
+    assert "registry.example.org/team/gaitfleet-rollout:0.1.0" in images
+    assert any(image.startswith("registry.example.org/team/gaitfleet-replay-api@sha256:") for image in images)
+
+
+def test_every_image_has_a_dockerfile(render: Render) -> None:
+    names = {pod["spec"]["containers"][0]["image"].split(":")[0] for pod in render().pods.values()}
+    files = (REPOSITORY / "docker").glob("*.Dockerfile")
+    built = {f"gaitfleet-{path.name.removesuffix('.Dockerfile')}" for path in files}
+    assert names == built
+
+
+# --- the run ----------------------------------------------------------------------------------------------------------
+
+
+def test_the_default_experiment_is_the_shipped_one(render: Render) -> None:
+    shipped = yaml.safe_load((REPOSITORY / "libs/gaitfleet/src/gaitfleet/experiments/prosthetics.yaml").read_text())
+    assert yaml.safe_load(render().one("ConfigMap", "run")["data"]["experiment.yaml"]) == shipped
+
+
+def test_another_experiment_makes_another_job_and_restarts_nobody(render: Render) -> None:
+    before, after = render(), render("--set-string", "run.experiment=seed: 1")
+    assert before.all("Job")[0]["metadata"]["name"] != after.all("Job")[0]["metadata"]["name"]
+    for name, pod in before.pods.items():
+        if not name.startswith("Job/"):
+            assert pod == after.pods[name], name
+
+
+def test_a_new_version_of_the_chart_alone_restarts_nobody(render: Render) -> None:
+    text = json.dumps([pod["metadata"] for name, pod in render().pods.items() if not name.startswith("Pod/")])
+    assert "helm.sh/chart" not in text
+    assert "app.kubernetes.io/version" not in text
+
+
+def test_the_test_is_a_hook(render: Render) -> None:
+    assert render().one("Pod", "test")["metadata"]["annotations"]["helm.sh/hook"] == "test"
+    assert not render(*values("minimal")).all("Pod")
+
+
+# --- replicas, disruption, monitoring ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"), [("Deployment", "rollout"), ("Deployment", "replay-api"), ("StatefulSet", "trainer")]
+)
+def test_replicas_are_rendered_with_the_note_that_upgrades_read(render: Render, kind: str, name: str) -> None:
+    item = render().one(kind, name)
+    assert item["metadata"]["annotations"]["gaitfleet/initial-replicas"] == str(item["spec"]["replicas"])
+
+
+def test_null_replicas_are_never_rendered(render: Render) -> None:
+    assert "replicas" not in render(*values("gpu-spot")).one("Deployment", "rollout")["spec"]
+
+
+def test_no_budget_blocks_a_drain_unless_asked_for(render: Render) -> None:
+    assert not render().all("PodDisruptionBudget")
+
+
+def test_two_replay_apis_get_a_budget(render: Render) -> None:
+    budget = render("--set", "replayApi.replicas=2").one("PodDisruptionBudget", "replay-api")
+    assert budget["spec"]["maxUnavailable"] == 1
+
+
+def test_monitoring_is_off_by_default(render: Render) -> None:
+    rendered = render()
+    assert not rendered.all("ServiceMonitor")
+    assert not rendered.all("PodMonitor")
+    assert "prometheus.io" not in rendered.text
+
+
+def test_annotations_name_the_metrics_port(render: Render) -> None:
+    pods = render(*values("dev")).pods
+    assert pods["Deployment/gaitfleet-rollout"]["metadata"]["annotations"]["prometheus.io/port"] == "9090"
+    assert pods["Deployment/gaitfleet-replay-api"]["metadata"]["annotations"]["prometheus.io/port"] == "8000"
+
+
+@pytest.mark.parametrize("name", ["gaitfleet", "team-a-gaitfleet", "x"])
+def test_the_release_s_name_is_not_repeated(helm: Helm, name: str) -> None:
+    done = helm.run("template", name, str(CHART), "--show-only", "templates/rollout/deployment.yaml")
+    expected = name if "gaitfleet" in name else f"{name}-gaitfleet"
+    assert yaml.safe_load(done.stdout)["metadata"]["name"] == f"{expected}-rollout"

@@ -1,0 +1,155 @@
+"""What an upgrade keeps. `lookup` needs a server: a stand-in answers it, which is no Kubernetes and proves no more than
+what the templates do with an answer."""
+
+from __future__ import annotations
+
+import json
+import threading
+from base64 import b64encode
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.chart.conftest import CHART, Helm, Rendered
+
+pytestmark = pytest.mark.chart
+
+APPS = "/apis/apps/v1/namespaces/default"
+CORE = "/api/v1/namespaces/default"
+
+
+KINDS = {
+    "v1": ["Secret", "ConfigMap", "Service", "ServiceAccount", "Pod"],
+    "apps/v1": ["Deployment", "StatefulSet"],
+    "batch/v1": ["Job"],
+    "networking.k8s.io/v1": ["NetworkPolicy"],
+}
+"""What the chart makes by default; helm asks for the path of each."""
+
+
+def plural(kind: str) -> str:
+    return "networkpolicies" if kind == "NetworkPolicy" else f"{kind.lower()}s"
+
+
+def discovery() -> dict[str, Any]:
+    answers: dict[str, Any] = {
+        "/version": {"major": "1", "minor": "36", "gitVersion": "v1.36.0"},
+        "/api": {"kind": "APIVersions", "versions": ["v1"]},
+    }
+    groups = []
+    for version, kinds in KINDS.items():
+        resources = [{"name": plural(kind), "kind": kind, "namespaced": True, "verbs": ["get"]} for kind in kinds]
+        path = "/api/v1" if version == "v1" else f"/apis/{version}"
+        answers[path] = {"kind": "APIResourceList", "groupVersion": version, "resources": resources}
+        if version != "v1":
+            served = {"groupVersion": version, "version": "v1"}
+            groups.append({"name": version.partition("/")[0], "versions": [served], "preferredVersion": served})
+    return answers | {"/apis": {"kind": "APIGroupList", "apiVersion": "v1", "groups": groups}}
+
+
+DISCOVERY = discovery()
+
+
+def owned(name: str, annotations: dict[str, str]) -> dict[str, Any]:
+    """Metadata of an object that this release has made."""
+    release = {"meta.helm.sh/release-name": "gaitfleet", "meta.helm.sh/release-namespace": "default"}
+    return {"name": name, "labels": {"app.kubernetes.io/managed-by": "Helm"}, "annotations": annotations | release}
+
+
+class Cluster:
+    """Answers GET with the objects it was given, by path."""
+
+    def __init__(self, helm: Helm, kubeconfig: Path) -> None:
+        self.objects: dict[str, Any] = {}
+        self._helm, self._kubeconfig = helm, kubeconfig
+
+    def deployment(self, *, live: int, rendered_with: str) -> None:
+        self.objects[f"{APPS}/deployments/gaitfleet-rollout"] = {
+            "apiVersion": "apps/v1",
+            "kind": "Deployment",
+            "metadata": owned("gaitfleet-rollout", {"gaitfleet/initial-replicas": rendered_with}),
+            "spec": {"replicas": live},
+        }
+
+    def render(self, *arguments: str) -> Rendered:
+        connection = [
+            "--dry-run=server",
+            "--disable-openapi-validation",
+            "--kubeconfig",
+            str(self._kubeconfig),
+            "--namespace",
+            "default",
+        ]
+        done = self._helm.run("template", "gaitfleet", str(CHART), *connection, *arguments)
+        assert done.returncode == 0, done.stderr
+        return Rendered(done.stdout)
+
+
+@pytest.fixture
+def cluster(helm: Helm, tmp_path: Path) -> Iterator[Cluster]:
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            path = self.path.partition("?")[0]
+            answer = DISCOVERY.get(path) or made.objects.get(path)
+            missing = {"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "NotFound", "code": 404}
+            body = json.dumps(answer or missing).encode()
+            self.send_response(200 if answer else 404)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        kubeconfig = {
+            "apiVersion": "v1",
+            "kind": "Config",
+            "current-context": "c",
+            "clusters": [{"name": "c", "cluster": {"server": f"http://127.0.0.1:{server.server_port}"}}],
+            "contexts": [{"name": "c", "context": {"cluster": "c", "user": "c"}}],
+            "users": [{"name": "c", "user": {}}],
+        }
+        (tmp_path / "kubeconfig").write_text(yaml.safe_dump(kubeconfig))
+        made = Cluster(helm, tmp_path / "kubeconfig")
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield made
+        server.shutdown()
+        thread.join()
+
+
+@pytest.mark.parametrize(
+    ("live", "rendered_with", "value", "expected"),
+    [
+        (9, "2", "2", 9),  # scaled up by somebody: kept
+        (0, "2", "2", 0),  # scaled to nothing: kept
+        (2, "2", "8", 8),  # the value was changed on purpose: it holds
+        (9, "2", "8", 8),
+    ],
+)
+def test_the_number_of_workers_is_kept_until_the_value_changes(
+    cluster: Cluster, live: int, rendered_with: str, value: str, expected: int
+) -> None:
+    cluster.deployment(live=live, rendered_with=rendered_with)
+    rendered = cluster.render("--set", f"rollout.replicas={value}").one("Deployment", "rollout")
+    assert rendered["spec"]["replicas"] == expected
+    assert rendered["metadata"]["annotations"]["gaitfleet/initial-replicas"] == value
+
+
+def test_tokens_are_kept(cluster: Cluster) -> None:
+    data = {role: b64encode(f"old-token-of-{role}".encode()).decode() for role in ("rollout", "trainer", "admin")}
+    cluster.objects[f"{CORE}/secrets/gaitfleet-tokens"] = {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": owned("gaitfleet-tokens", {}),
+        "data": data,
+    }
+    rendered = cluster.render().one("Secret", "tokens")["data"]
+    assert data.items() <= rendered.items()
+    assert rendered["reader"], "a role that the old Secret lacks gets a token"

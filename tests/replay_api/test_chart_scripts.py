@@ -1,0 +1,70 @@
+"""The scripts of the chart's Job and of `helm test`, as their pods run them, against a real API that demands tokens."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.replay_api.conftest import serve, settings_for
+
+REPOSITORY = Path(__file__).parents[2]
+EXPERIMENTS = REPOSITORY / "libs" / "gaitfleet" / "src" / "gaitfleet" / "experiments"
+
+Script = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def script(mongodb_uri: str, tmp_path: Path) -> Iterator[Script]:
+    """Runs a script of the chart with the variables that the chart gives it."""
+    tokens = tmp_path / "tokens"
+    tokens.mkdir()
+    (tokens / "admin").write_text("an-admin-token-of-this-test\n")
+    settings = settings_for(mongodb_uri, tmp_path, authentication="token", token_directory=tokens)
+    with serve(settings) as url:
+
+        def run(name: str, experiment: Path = EXPERIMENTS / "prosthetics.yaml") -> subprocess.CompletedProcess[str]:
+            environment = {
+                "API_URL": url,
+                "RUN": "walker",
+                "TOKEN_FILE": str(tokens / "admin"),
+                "EXPERIMENT_FILE": str(experiment),
+                "WAIT_SECONDS": "10",
+                "PYTHONPATH": str(REPOSITORY / "libs" / "gaitfleet" / "src"),
+            }
+            command = [sys.executable, str(REPOSITORY / "deploy" / "helm" / "gaitfleet" / "files" / name)]
+            return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=60)
+
+        yield run
+
+
+def test_the_run_is_created_once_and_never_changed(script: Script) -> None:
+    created, again = script("create_run.py"), script("create_run.py")
+    assert (created.returncode, created.stdout) == (0, "run walker: created\n"), created.stderr
+    assert (again.returncode, again.stdout) == (0, "run walker: there already, as described\n")
+    changed = script("create_run.py", EXPERIMENTS / "prosthetics-2d.yaml")
+    assert changed.returncode == 2
+    assert "run.name" in changed.stdout
+
+
+def test_a_wrong_experiment_is_refused_with_its_key(script: Script, tmp_path: Path) -> None:
+    (tmp_path / "wrong.yaml").write_text("replay: {min_sise: 1}\n")
+    done = script("create_run.py", tmp_path / "wrong.yaml")
+    assert done.returncode == 2
+    assert "min_sise" in done.stdout
+
+
+def test_the_smoke_test_passes_and_can_be_repeated(script: Script) -> None:
+    assert script("create_run.py").returncode == 0
+    for _ in range(2):
+        done = script("smoke_test.py")
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_smoke_test_fails_without_the_release_s_run(script: Script) -> None:
+    done = script("smoke_test.py")
+    assert done.returncode != 0
+    assert "/v1/runs/walker: 404" in done.stderr
