@@ -26,7 +26,7 @@ test-e2e: install-dev ## Let the whole system learn Pendulum-v1 (minutes)
 	$(BIN)/python -m pytest -m e2e $(ARGS)
 
 chart: $(CHART_VENV)/.installed ## Lint, render and validate the Helm chart; lint the Dockerfiles (a minute)
-	$(CHART_VENV)/bin/python -m pytest -m chart tests/chart $(ARGS)
+	$(CHART_VENV)/bin/python -m pytest -m chart --confcutdir tests/chart tests/chart $(ARGS)
 
 check: install-dev ## Lint and type checks
 	$(BIN)/ruff check .

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.replay_api.conftest import serve, settings_for
+from tests.conftest import serve, settings_for
 
 REPOSITORY = Path(__file__).parents[2]
 EXPERIMENTS = REPOSITORY / "libs" / "gaitfleet" / "src" / "gaitfleet" / "experiments"
