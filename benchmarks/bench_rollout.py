@@ -336,7 +336,7 @@ def main() -> int:
         report = {
             "commit": commit(),
             "machine": machine(),
-            "command": sys.argv,
+            "command": f"bench_rollout.py --steps {arguments.steps} --repeats {arguments.repeats}",
             "floor": FLOOR,
             "contenders": results,
             "extraction": extraction,

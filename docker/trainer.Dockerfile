@@ -1,7 +1,7 @@
 # Stages: `build` installs the service and what it needs into /opt/venv; the last one holds that and nothing else.
 #
 # torch from PyPI brings its own CUDA libraries, so that one image serves CPU and GPU. A smaller one for CPUs only:
-# --build-arg PIP_EXTRA_ARGS="--index-url https://download.pytorch.org/whl/cpu --extra-index-url https://pypi.org/simple"
+# --build-arg PIP_EXTRA_ARGS="--index-url URL" with an index of CPU-only wheels.
 ARG BASE_IMAGE=python:3.11-slim-bookworm
 
 FROM ${BASE_IMAGE} AS build
