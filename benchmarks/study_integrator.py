@@ -2,7 +2,8 @@
 
 Every method and accuracy plays the same excitation sequences from the official start pose until the reference has
 fallen; the reference is RungeKuttaMerson at 1e-7. Reported are steps per second, and the largest deviation of pelvis
-and head position from the reference at 0.25 s, at 0.5 s and at its end. Writes a table, a plot and the numbers.
+and head position from the reference at 0.25 s, at 0.5 s and at its end. Writes a table, a plot (with matplotlib, which
+is not among the development requirements) and the numbers.
 
     python benchmarks/study_integrator.py --sequences 54 --processes 2 --output docs/integrator
 """
