@@ -25,9 +25,10 @@ import uvicorn
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
+from gaitfleet.command.processes import free_port
 from replay_api.main import create_app
 from replay_api.settings import Settings
-from tests.replay_api.fleet import Fleet, free_port
+from tests.replay_api.fleet import Fleet
 
 
 class Database:

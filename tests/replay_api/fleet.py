@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import uuid
 from datetime import UTC, datetime
 from typing import Any, Self
@@ -28,13 +27,6 @@ PENDULUM: dict[str, Any] = {
     "checkpoints": {"keep_last": 2, "keep_every_steps": 1000},
 }
 """A small run: the limiter allows almost everything."""
-
-
-def free_port() -> int:
-    """A loopback port that nobody uses at this moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def experiment_of(**changes: Any) -> Experiment:

@@ -13,11 +13,12 @@ from pathlib import Path
 import httpx
 import pytest
 
+from gaitfleet.command.processes import free_port
 from gaitfleet.episode import encode_episode
 from gaitfleet.experiment import Experiment
 from replay_api.settings import Settings
 from tests.conftest import Database, serve
-from tests.replay_api.fleet import Fleet, experiment_of, free_port
+from tests.replay_api.fleet import Fleet, experiment_of
 
 
 class Api:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -29,8 +28,8 @@ OPENSIM = parse_experiment({"task": {"round": 2, "time_limit_steps": 14, "action
 experiments = pytest.mark.parametrize(
     "experiment",
     [
-        pytest.param(GYMNASIUM, id="pendulum", marks=pytest.mark.skipif(not find_spec("gymnasium"), reason="extra")),
-        pytest.param(OPENSIM, id="opensim", marks=pytest.mark.skipif(not find_spec("opensim"), reason="extra")),
+        pytest.param(GYMNASIUM, id="pendulum"),
+        pytest.param(OPENSIM, id="opensim"),
     ],
 )
 

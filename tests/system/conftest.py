@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -15,14 +14,9 @@ import psutil
 import pytest
 
 from gaitfleet.client import ReplayClient
+from gaitfleet.command.processes import free_port
 from gaitfleet.errors import ApiError
 from gaitfleet.wire import RunStatus
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class RunningFleet:

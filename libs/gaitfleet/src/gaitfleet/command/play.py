@@ -13,9 +13,7 @@ from gaitfleet.episode import Episode, decode_episode
 from gaitfleet.errors import GaitfleetError, PlaybackError
 from gaitfleet.experiment import load_experiment
 from gaitfleet.task import Task, make_task
-
-STEP_SECONDS = 0.01
-"""Simulated time per step."""
+from gaitfleet.task.prosthetics_measures import STEP_SECONDS
 
 
 def play(

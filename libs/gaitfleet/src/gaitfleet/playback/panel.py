@@ -14,6 +14,7 @@ from gaitfleet.layout import StateLayout
 from gaitfleet.playback.scene import INK, START, Box, Colour
 from gaitfleet.task.interface import Task
 from gaitfleet.task.prosthetics import ROUND1_VELOCITY
+from gaitfleet.task.prosthetics_measures import STEP_SECONDS
 from gaitfleet.trajectory import Float64
 
 FAINT: Colour = (150, 158, 165)
@@ -26,9 +27,6 @@ ACTIVE = np.array([196.0, 52.0, 44.0])
 
 ROWS = 25
 """Lines of text that the panel is high; fonts and gaps follow from it."""
-
-STEP_SECONDS = 0.01
-"""Simulated time per step."""
 
 
 @dataclass(frozen=True)

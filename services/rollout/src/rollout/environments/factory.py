@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from gaitfleet.episode import Role
 from gaitfleet.experiment import OFFICIAL_SIMULATOR, GymnasiumTask, ProstheticsTask, SimulatorSettings
+from gaitfleet.task.prosthetics_measures import STEP_SECONDS
 from rollout.environments.interface import Environment
-
-PROSTHETICS_STEP_SECONDS = 0.01
-"""Simulated time of one OpenSim step: osim-rl's."""
 
 
 def make_environment(task: ProstheticsTask | GymnasiumTask, role: Role) -> Environment:
@@ -52,4 +50,4 @@ def simulator_settings(task: ProstheticsTask, role: Role) -> SimulatorSettings:
 
 def step_seconds(task: ProstheticsTask | GymnasiumTask) -> float | None:
     """Simulated time of one step; None where it is not known."""
-    return PROSTHETICS_STEP_SECONDS if isinstance(task, ProstheticsTask) else None
+    return STEP_SECONDS if isinstance(task, ProstheticsTask) else None
