@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import random
+import subprocess
+import sys
 from typing import Any
 
 import numpy as np
@@ -156,16 +157,32 @@ def test_a_recorded_row_never_changes_later(environment: ProstheticsEnvironment)
     np.testing.assert_array_equal(rows, copies)
 
 
-def test_global_random_state_and_class_attributes_are_untouched() -> None:
-    python_state, numpy_state = random.getstate(), np.random.get_state(legacy=False)
+def test_class_attributes_of_osim_rl_are_untouched() -> None:
     osim_model: Any = BridgedModel.__base__
     forces = (list(osim_model.maxforces), list(osim_model.curforces))
     environment = fast("2D", round_=2)
     play(environment, excitations(3), targets(3))
     environment.close()
-    assert random.getstate() == python_state
-    np.testing.assert_equal(np.random.get_state(legacy=False), numpy_state)
     assert (osim_model.maxforces, osim_model.curforces) == forces
+
+
+def test_global_random_state_is_untouched() -> None:
+    # In a process of its own: the servers that other tests run in threads of this one draw from the same state.
+    program = """
+import random
+import numpy as np
+from rollout.environments.prosthetics import ProstheticsEnvironment
+environment = ProstheticsEnvironment("2D", round=2, integrator="SemiExplicitEuler2", accuracy=1e-3)
+before = random.getstate(), np.random.get_state(legacy=False)
+row = np.empty(environment.state_size, np.float32)
+environment.reset(0, row, np.ones((4, 3), np.float32))
+for _ in range(3):
+    environment.step(np.full(19, 0.5, np.float32), row)
+environment.close()
+assert random.getstate() == before[0], "the state of the random module changed"
+np.testing.assert_equal(np.random.get_state(legacy=False), before[1])
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=120)
 
 
 @pytest.mark.parametrize("value", [-0.01, 1.01, float("nan"), float("inf")])
