@@ -62,7 +62,7 @@ class FakeApi:
         with self._changed:
             return [decode_episode(body) for body in self.bodies.values()]
 
-    def wait_for(self, condition: Callable[[FakeApi], bool], seconds: float = 20.0) -> None:
+    def wait_for(self, condition: Callable[[FakeApi], bool], seconds: float = 60.0) -> None:
         """Wait until the condition holds."""
         deadline = time.monotonic() + seconds
         while not condition(self):

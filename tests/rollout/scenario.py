@@ -115,7 +115,7 @@ class Scenario:
             limits=self.limits,
         )
 
-    def play_until(self, done: Callable[[], bool], seconds: float = 20.0, *, drain: float = 3.0) -> list[Episode]:
+    def play_until(self, done: Callable[[], bool], seconds: float = 60.0, *, drain: float = 3.0) -> list[Episode]:
         """Play until a condition holds, stop, and return all episodes, each held against the task."""
         stop = threading.Event()
         deadline = time.monotonic() + seconds

@@ -40,22 +40,22 @@ def test_policies_arrive_as_they_are_published(api: FakeApi, source: PolicySourc
     assert source.age_seconds() == 0.0
     for number in (1, 5):
         api.publish(number, simba_policy(api.task.description, number))
-        api.wait_for(lambda _, number=number: version(source) == number, seconds=3)  # type: ignore[misc]
-    assert source.age_seconds() < 3.0
+        api.wait_for(lambda _, number=number: version(source) == number)  # type: ignore[misc]
+    assert source.age_seconds() < 60.0
 
 
 def test_a_damaged_policy_is_left_out(api: FakeApi, source: PolicySource) -> None:
     api.publish(1, simba_policy(api.task.description, 1))
-    api.wait_for(lambda _: version(source) == 1, seconds=3)
+    api.wait_for(lambda _: version(source) == 1)
     api.publish(2, b"damaged")
     api.publish(3, simba_policy(api.task.description, 3))
-    api.wait_for(lambda _: version(source) == 3, seconds=5)
+    api.wait_for(lambda _: version(source) == 3)
     assert source.mismatch is None
 
 
 def test_a_policy_of_another_task_is_a_clear_error(api: FakeApi, source: PolicySource) -> None:
     api.publish(4, simba_policy(api.task.description, 4, observation_hash="0123456789abcdef"))
-    api.wait_for(lambda _: source.mismatch is not None, seconds=3)
+    api.wait_for(lambda _: source.mismatch is not None)
     assert source.newest() is None
     assert "observation_hash of policy 4 is '0123456789abcdef', the task's" in str(source.mismatch)
 

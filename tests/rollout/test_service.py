@@ -81,7 +81,7 @@ def test_without_an_api_it_waits_and_stops_at_once(api: FakeApi, start: Start) -
         with connection:
             assert connection.recv(100).startswith(b"GET /v1/runs/test ")
             assert process.poll() is None
-            assert stop(process) < 3.0
+            assert stop(process) < 8.0
 
 
 def test_when_the_api_is_away_at_the_stop_episodes_wait_for_the_next_start(
@@ -91,7 +91,7 @@ def test_when_the_api_is_away_at_the_stop_episodes_wait_for_the_next_start(
     api.wait_for(lambda api: len(api.bodies) >= 2)
     api.away.set()
     api.wait_for(lambda _: len(spooled(tmp_path)) >= 3)
-    assert stop(process, signal.SIGINT) < 9.0
+    assert stop(process, signal.SIGINT) < 10.0
     waiting = {path.name.removesuffix(".episode.zst") for path in spooled(tmp_path)}
     api.away.clear()
     process = start()
@@ -107,7 +107,7 @@ def test_an_api_that_does_not_answer_does_not_delay_the_stop(api: FakeApi, start
     api.wait_for(lambda api: len(api.bodies) >= 2)
     api.delay_seconds = 60.0
     time.sleep(0.5)
-    assert stop(process) < 3.0
+    assert stop(process) < 8.0
     assert spooled(tmp_path)
 
 
@@ -117,7 +117,7 @@ def test_simulators_die_with_a_killed_supervisor(api: FakeApi, start: Start) -> 
     children = psutil.Process(process.pid).children(recursive=True)
     process.kill()
     process.wait()
-    _, alive = psutil.wait_procs(children, timeout=5)
+    _, alive = psutil.wait_procs(children, timeout=30)
     assert alive == []
 
 
@@ -141,14 +141,14 @@ def test_it_evaluates_each_policy_as_often_as_asked_for(api: FakeApi, start: Sta
 def test_parts_that_do_not_fit_end_it_with_code_2(api: FakeApi, start: Start) -> None:
     api.publish(1, simba_policy(api.task.description, 1, observation_hash="0123456789abcdef"))
     process = start()
-    _, errors = process.communicate(timeout=20)
+    _, errors = process.communicate(timeout=60)
     assert process.returncode == 2
     assert b"policies of another task: observation_hash" in errors
 
 
 def test_a_wrong_setting_ends_it_with_code_2(start: Start) -> None:
     process = start(simulators=0)
-    _, errors = process.communicate(timeout=20)
+    _, errors = process.communicate(timeout=60)
     assert process.returncode == 2
     assert b"simulators" in errors
 

@@ -17,7 +17,7 @@ from rollout.schedule import EvaluationSchedule, Policy, TrainingSchedule
 from rollout.simulator_slot import SlotState
 from rollout.supervisor import SimulatorLimits, UnfitSimulatorError
 
-LIMITS = SimulatorLimits(step_timeout_seconds=1.0)
+LIMITS = SimulatorLimits(step_timeout_seconds=2.0)
 
 
 def test_episodes_are_recorded_as_they_were_played() -> None:
@@ -38,7 +38,7 @@ def test_two_simulators_play_different_episodes() -> None:
     scenario = Scenario(simulators=2)
     workers = {"worker.0", "worker.1"}
     episodes = scenario.play_until(
-        lambda: {episode.metadata.worker for episode in scenario.outbox.episodes()} == workers, seconds=15
+        lambda: {episode.metadata.worker for episode in scenario.outbox.episodes()} == workers
     )
     seeds = [episode.metadata.seed for episode in episodes]
     assert len(set(seeds)) == len(seeds)

@@ -40,7 +40,7 @@ def trainer(fleet: Fleet, tmp_path: Path) -> Iterator[Callable[[str], subprocess
     started: list[subprocess.Popen[bytes]] = []
 
     def start(holder: str) -> subprocess.Popen[bytes]:
-        settings = {"REPLAY_API_URL": fleet.url, "RUN": fleet.run, "HOLDER": holder, "LEASE_TTL_SECONDS": "3"}
+        settings = {"REPLAY_API_URL": fleet.url, "RUN": fleet.run, "HOLDER": holder, "LEASE_TTL_SECONDS": "8"}
         environment = {f"GAITFLEET_TRAINER_{name}": value for name, value in settings.items()}
         with (tmp_path / f"{holder}.log").open("wb") as log:
             command = [sys.executable, "-m", "trainer"]
@@ -53,7 +53,7 @@ def trainer(fleet: Fleet, tmp_path: Path) -> Iterator[Callable[[str], subprocess
         process.wait()
 
 
-def wait_for(condition: Callable[[], bool], logs: Path, seconds: float = 60.0) -> None:
+def wait_for(condition: Callable[[], bool], logs: Path, seconds: float = 120.0) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         said = {log.name: log.read_text()[-2000:] for log in logs.glob("*.log")}
@@ -77,7 +77,7 @@ def test_a_frozen_trainer_that_wakes_up_is_refused_and_ends(
     wait_for(lambda: 2 in epochs_published(fleet), tmp_path)
     published = len(epochs_published(fleet))
     first.send_signal(signal.SIGCONT)
-    assert first.wait(20) == EXIT_LEASE_LOST
+    assert first.wait(60) == EXIT_LEASE_LOST
     wait_for(lambda: len(epochs_published(fleet)) > published + 1, tmp_path)
 
     epochs = epochs_published(fleet)

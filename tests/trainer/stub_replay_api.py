@@ -55,7 +55,7 @@ class StubReplayApi:
     url: str = ""
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def wait_for(self, condition: Callable[[StubReplayApi], bool], seconds: float = 20.0) -> None:
+    def wait_for(self, condition: Callable[[StubReplayApi], bool], seconds: float = 60.0) -> None:
         """Wait until the condition holds."""
         deadline = time.monotonic() + seconds
         while not condition(self):
