@@ -100,9 +100,29 @@ def test_walk_is_a_base_a_saturating_speed_and_a_posture() -> None:
             "feet_crossing": -10 * 0.176**2,
             "straight_knee": -0.5 * 0.2,
             "effort": -0.02 * 0.5**2,
+            "beyond_limits": 0.0,
         },
         rel=1e-5,
     )
+
+
+@pytest.mark.parametrize(("speed", "yaw", "learned"), [(-5.0, 3.0, -1.5), (5.0, 0.0, 0.4), (-5.0, 0.0, -0.2)])
+def test_walk_is_kept_within_its_limits_after_its_scale(speed: float, yaw: float, learned: float) -> None:
+    """0.1 (1 + 3 tanh(1.5 v / 1.25) - yaw^2), within [-1.5, 2]; the pelvis is high and the feet are far apart. Leaning
+    back by 2 m takes another 0.72, which the limit gives back."""
+    task = make_task(ProstheticsTask(reward={"preset": "walk"}))
+    after = {
+        "body_vel/pelvis/x": speed,
+        "body_pos/pelvis/y": 0.9,
+        "body_pos/pros_foot_r/z": 0.2,
+        "body_pos_rot/pelvis/y": yaw,
+        "joint_pos/knee_r/knee_angle_r": -1.0,
+        "joint_pos/knee_l/knee_angle_l": -1.0,
+        "body_pos/head/x": -2.0 if yaw else 0.0,
+    }
+    step = one_step(task, after)
+    assert task.reward(step)[0] == pytest.approx(learned, abs=1e-4)
+    assert 0.1 * sum(terms_of(task, step).values()) == pytest.approx(learned, abs=1e-4)
 
 
 def test_run_fastest_pays_for_the_faster_shin_and_little_for_posture() -> None:
@@ -161,7 +181,7 @@ MATTIAS_ROW = {
     "joint_pos/knee_r/knee_angle_r": -0.2,
     "joint_pos/knee_l/knee_angle_l": -1.0,
     "body_pos/pros_foot_r/z": 0.2,
-    "body_pos/calcn_l/z": 0.1,
+    "body_pos/toes_l/z": 0.1,
     "body_pos/femur_r/z": 0.1,
     "body_pos/femur_l/z": -0.1,
 }
@@ -196,7 +216,7 @@ def test_mattias_in_round_2_caps_the_official_penalty_and_turns_with_the_target(
         "body_vel/pelvis/z": 1.0,
         "body_pos_rot/pelvis/y": yaw,
         "body_pos_rot/pros_foot_r/y": yaw + 0.1,
-        "body_pos_rot/calcn_l/y": yaw - 0.1,
+        "body_pos_rot/toes_l/y": yaw - 0.1,
         "joint_pos/knee_r/knee_angle_r": -1.0,
         "joint_pos/knee_l/knee_angle_l": -1.0,
         **{f"body_pos/{body}/x": -width for body in ("pros_foot_r", "femur_r")},
@@ -204,6 +224,30 @@ def test_mattias_in_round_2_caps_the_official_penalty_and_turns_with_the_target(
     }
     step = one_step(task, after, target=(1.0, 0.0, 1.0))
     assert task.reward(step)[0] == pytest.approx(10 - penalty - 20 * 2 * 0.1**2, rel=1e-4)
+
+
+@pytest.mark.parametrize("pelvis_yaw", [0.0, 0.5])
+def test_mattias_measures_feet_across_the_target_wherever_the_pelvis_points(pelvis_yaw: float) -> None:
+    """The target is 0.6 forward, 0.8 to the right, so across it is (-0.8, 0.6): the right foot is 0.3 m on that side of
+    the left toes, 0.2 m beside its thigh; the left toes are 0.1 m on the other side of theirs."""
+    task = rewarded("mattias", round=2)
+    across = {"x": -0.8, "z": 0.6}
+    after = {"body_pos_rot/pelvis/y": pelvis_yaw}
+    for body, distance in (("pros_foot_r", 0.3), ("toes_l", 0.0), ("femur_r", 0.1), ("femur_l", 0.1)):
+        after |= {f"body_pos/{body}/{axis}": distance * share for axis, share in across.items()}
+    terms = terms_of(task, one_step(task, after, target=(0.6, 0.0, 0.8)))
+    assert terms["feet_separation_error"] == pytest.approx(-10 * (0.3 - 0.176) ** 2, rel=1e-5)
+    assert terms["splayed_legs"] == pytest.approx(-5 * (0.2**2 + 0.1**2), rel=1e-5)
+    turn = math.atan2(-0.8, 0.6) - pelvis_yaw
+    assert terms["heading_error"] == pytest.approx(-20 * turn**2, rel=1e-5)
+
+
+def test_the_feet_of_the_official_first_pose_are_far_enough_apart() -> None:
+    """Lateral positions of osim-rl's first pose; its heels are 1 mm closer together."""
+    pose = {"body_pos/pros_foot_r/z": 0.0835, "body_pos/toes_l/z": -0.0925, "body_pos/calcn_l/z": -0.09142}
+    for preset, term in (("walk", "feet_crossing"), ("mattias", "feet_separation_error")):
+        task = rewarded(preset)
+        assert terms_of(task, one_step(task, pose))[term] == pytest.approx(0.0, abs=1e-12)
 
 
 STANDING_COACH = {

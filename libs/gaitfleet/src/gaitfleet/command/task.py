@@ -102,7 +102,7 @@ def _terms_table(preset: Preset | None, weights: Mapping[str, float]) -> Table:
         table.add_row(name, f"{weight:g}", term.unit, term.formula, term.source)
     if preset is not None and preset.limit is not None:
         limit = preset.limit
-        limited = " + ".join(name for name in limit.terms if name in weights)
+        limited = "the sum" if limit.terms is None else " + ".join(name for name in limit.terms if name in weights)
         table.add_row(limit.name, "", "1", f"what brings {limited} into [{limit.low:g}, {limit.high:g}]", "")
     return table
 

@@ -59,6 +59,6 @@ def turned(x: Float64, z: Float64, cosine: Float64, sine: Float64) -> tuple[Floa
     return x * cosine - z * sine, x * sine + z * cosine
 
 
-def foot_names(prosthetic: bool) -> dict[str, tuple[str, str]]:
-    """Side -> (contact force, body that stands for the foot)."""
-    return {"r": ("pros_foot_r", "pros_foot_r") if prosthetic else ("foot_r", "calcn_r"), "l": ("foot_l", "calcn_l")}
+def foot_contacts(prosthetic: bool) -> tuple[str, str]:
+    """Contact forces of the right and of the left foot."""
+    return ("pros_foot_r" if prosthetic else "foot_r", "foot_l")

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gaitfleet.layout import StateLayout
-from gaitfleet.task.prosthetics_kinematics import BODY_WEIGHT_N, column, foot_names
+from gaitfleet.task.prosthetics_kinematics import BODY_WEIGHT_N, column, foot_contacts
 from gaitfleet.trajectory import Trajectory
 
 STEP_SECONDS = 0.01
@@ -27,7 +27,7 @@ class GaitMeasures:
 
     def __init__(self, layout: StateLayout, prosthetic: bool) -> None:
         self._layout = layout
-        self._forces = [f"forces/{force}/ground.force.Y" for force, _ in foot_names(prosthetic).values()]
+        self._forces = [f"forces/{force}/ground.force.Y" for force in foot_contacts(prosthetic)]
 
     def __call__(self, trajectory: Trajectory) -> dict[str, float | int | None]:
         """The measures by the name of their field in `gaitfleet.wire.EpisodeSummary`."""

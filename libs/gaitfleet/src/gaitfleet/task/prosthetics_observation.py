@@ -1,15 +1,17 @@
 """The compact observation: what the walker needs, in the frame of its own heading.
 
-No absolute position (the ground is the same everywhere), no accelerations (noisy, and unbounded at contact), no
-history. After the observations of the 2018 winners (PARL: 185 values in the pelvis-yaw frame; see docs/task.md).
+No absolute position (the ground is the same everywhere), no accelerations (noisy, and unbounded at contact).
+After the observations of the 2018 winners (PARL: 185 values in the pelvis-yaw frame; see docs/task.md).
 """
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import numpy as np
 
 from gaitfleet.layout import StateLayout
-from gaitfleet.task.prosthetics_kinematics import BODY_WEIGHT_N, Heading, foot_names, turned
+from gaitfleet.task.prosthetics_kinematics import BODY_WEIGHT_N, Heading, foot_contacts, turned
 from gaitfleet.task.prosthetics_layout import BODIES, INTACT_BODIES, INTACT_MUSCLES, MUSCLES
 from gaitfleet.trajectory import Float32, Float64
 
@@ -36,10 +38,19 @@ class CompactObservation:
         Which skeleton they are of.
     """
 
+    summary: ClassVar[str] = "pose, velocities, muscles, contacts and target in the frame of the pelvis' heading"
+    notes: ClassVar[tuple[str, ...]] = (
+        "yaw psi = atan2(-z, x) of the pelvis' forward axis. ahead = x cos psi - z sin psi, right = x sin psi + z cos "
+        f"psi, up = y. /relative: minus the pelvis. contact: force of the ground on a foot, in body weights of "
+        f"{BODY_WEIGHT_N:.0f} N, clipped to +-{CONTACT_CLIP:g}. velocity_error: velocity of the pelvis minus target.",
+        "With task.observation.history t-k is what the whole observation was k simulator steps earlier; the first row "
+        "stands for what would lie before it.",
+    )
+
     def __init__(self, layout: StateLayout, prosthetic: bool) -> None:
         muscles = MUSCLES if prosthetic else INTACT_MUSCLES
         bodies = tuple(body for body in (BODIES if prosthetic else INTACT_BODIES) if body != "pelvis")
-        feet = [force for force, _ in foot_names(prosthetic).values()]
+        feet = foot_contacts(prosthetic)
         copied = (
             "body_pos/pelvis/y",
             *(f"joint_pos/ground_pelvis/{angle}" for angle in _PELVIS_ANGLES),
@@ -60,18 +71,25 @@ class CompactObservation:
         )
         self._contact = [layout.indices(f"forces/{foot}/ground.force.{axis}" for foot in feet) for axis in "XYZ"]
         self._heading = Heading(layout)
-        vectors = {
-            "pelvis/velocity": ("pelvis/velocity",),
-            "relative_position": tuple(f"{point.format('pos')}/relative" for point in points),
-            "relative_velocity": tuple(f"{point.format('vel')}/relative" for point in points),
-            "contact": tuple(f"contact/{foot}" for foot in feet),
-        }
-        self.names: tuple[str, ...] = (
-            *copied,
-            "pelvis/yaw",
-            *(f"{name}/{axis}" for group in vectors.values() for axis in ("ahead", "up", "right") for name in group),
-            *("target_velocity/ahead", "target_velocity/right", "velocity_error/ahead", "velocity_error/right"),
+        vectors = (
+            ("m/s", ["pelvis/velocity"]),
+            ("m", [f"{point.format('pos')}/relative" for point in points]),
+            ("m/s", [f"{point.format('vel')}/relative" for point in points]),
+            ("body weights", [f"contact/{foot}" for foot in feet]),
         )
+        unit = {column.name: column.unit for column in layout.columns}
+        values = (
+            *((name, unit[name]) for name in copied),
+            ("pelvis/yaw", "rad"),
+            *((f"{name}/{axis}", u) for u, names in vectors for axis in ("ahead", "up", "right") for name in names),
+            *(
+                (f"{name}/{axis}", "m/s")
+                for name in ("target_velocity", "velocity_error")
+                for axis in ("ahead", "right")
+            ),
+        )
+        self.names: tuple[str, ...] = tuple(name for name, _ in values)
+        self.units: tuple[str, ...] = tuple(unit for _, unit in values)
 
     def __call__(self, state: Float32, target_velocity: Float32) -> Float32:
         """Observations float32 [n, O] of rows [n, S] and target velocities [n, 3]."""

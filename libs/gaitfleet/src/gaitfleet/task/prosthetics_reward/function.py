@@ -52,7 +52,8 @@ class RewardFunction:
         terms = {name: weight * self._functions[name](steps) for name, weight in self.weights.items()}
         limit = self._preset.limit
         if limit is not None:
-            total = added([terms[name] for name in limit.terms if name in terms], trajectory.steps)
+            limited = terms if limit.terms is None else [name for name in limit.terms if name in terms]
+            total = added([terms[name] for name in limited], trajectory.steps)
             terms[limit.name] = np.clip(total, limit.low, limit.high) - total
         return terms
 

@@ -8,9 +8,11 @@ from gaitfleet.task.prosthetics_kinematics import yaw
 from gaitfleet.task.prosthetics_reward.term import SIDES, Steps, angle_between, term
 from gaitfleet.trajectory import Float64
 
+_4TH = "4th of 2018"
+
 FOOT_SEPARATION_M = 0.176
-"""Lateral distance of the feet in the official start pose (the 4th-placed solution of 2018 penalised anything below
-it)."""
+"""Lateral distance of left toes and right foot in the official start pose (the 4th-placed solution of 2018 penalised
+anything below it)."""
 
 
 @term("(x_p - x_h - 0.2)+", unit="m", source="9th of 2018")
@@ -52,21 +54,21 @@ def feet_heading_error(steps: Steps) -> Float64:
     return right + left
 
 
-@term("((0.176 - (z_right foot - z_left foot))+)^2", unit="m^2", source="4th of 2018")
+@term("((0.176 - (z_right foot - z_left toes))+)^2", unit="m^2", source=_4TH)
 def feet_crossing(steps: Steps) -> Float64:
-    right, left = (steps.now(f"body_pos/{steps.walker.foot[side]}/z") for side in SIDES)
+    right, left = (steps.now(f"body_pos/{steps.walker.toes[side]}/z") for side in SIDES)
     return np.square(np.maximum(0.0, FOOT_SEPARATION_M - (right - left)))
 
 
-@term("(d - 0.176)^2, ten times where d < 0.176; d: right foot right of the left", unit="m^2", source="4th of 2018")
+@term("(d - 0.176)^2, ten times where d < 0.176; d: right foot - left toes, to the right of t", unit="m^2", source=_4TH)
 def feet_separation_error(steps: Steps) -> Float64:
-    missing = FOOT_SEPARATION_M - steps.offset_right(steps.walker.foot["r"], steps.walker.foot["l"])
+    missing = FOOT_SEPARATION_M - steps.offset_right(steps.walker.toes["r"], steps.walker.toes["l"])
     return np.where(missing > 0, 10.0, 1.0) * np.square(missing)
 
 
-@term("sum over legs of (thigh - foot, to the pelvis' right)^2", unit="m^2", source="4th of 2018")
+@term("sum over legs of (thigh - left toes or right foot, to the right of t)^2", unit="m^2", source=_4TH)
 def splayed_legs(steps: Steps) -> Float64:
-    right, left = (np.square(steps.offset_right(f"femur_{side}", steps.walker.foot[side])) for side in SIDES)
+    right, left = (np.square(steps.offset_right(f"femur_{side}", steps.walker.toes[side])) for side in SIDES)
     return right + left
 
 
@@ -86,7 +88,7 @@ def straight_knee(steps: Steps) -> Float64:
     return np.maximum(0.0, 0.5 * (right + 0.3)) + np.maximum(0.0, 0.5 * (left + 0.3))
 
 
-@term("sum over knees of (0.5 (theta + 0.5))+", unit="rad", source="4th of 2018")
+@term("sum over knees of (0.5 (theta + 0.5))+", unit="rad", source=_4TH)
 def unflexed_knee(steps: Steps) -> Float64:
     right, left = (np.maximum(0.0, 0.5 * (steps.knee(side) + 0.5)) for side in SIDES)
     return right + left

@@ -16,10 +16,11 @@ TERMS: dict[str, Term] = {
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """Bounds on the sum of some weighted terms. What they cut off is a term too, so that terms still add up."""
+    """Bounds on the sum of some weighted terms, before the scale; of all where `terms` is None. What they cut off is a
+    term too, so that terms still add up."""
 
     name: str
-    terms: tuple[str, ...]
+    terms: tuple[str, ...] | None
     low: float
     high: float
 
@@ -80,6 +81,7 @@ PRESETS: dict[str, Preset] = {
             "straight_knee": -1.0,
             "effort": -0.02,
         },
+        limit=Limit("beyond_limits", None, -15.0, 20.0),
     ),
     "run_fastest": Preset(
         "1st of 2018 (PARL), stage 1: discovers a gait; its learner scaled it by 0.04",

@@ -14,7 +14,7 @@ import numpy as np
 
 from gaitfleet.experiment import ProstheticsRewardSettings
 from gaitfleet.layout import StateLayout
-from gaitfleet.task.prosthetics_kinematics import Heading, column, foot_names, turned
+from gaitfleet.task.prosthetics_kinematics import Heading, column, turned
 from gaitfleet.task.prosthetics_layout import action_names
 from gaitfleet.trajectory import Float32, Float64, Trajectory
 
@@ -37,12 +37,11 @@ class Walker:
 
     def __init__(self, layout: StateLayout, prosthetic: bool) -> None:
         self.layout = layout
-        self.foot = {side: body for side, (_, body) in foot_names(prosthetic).items()}
         self.toes = {"r": "pros_foot_r" if prosthetic else "toes_r", "l": "toes_l"}
         self.shin = {"r": "pros_tibia_r" if prosthetic else "tibia_r", "l": "tibia_l"}
         self.muscles = action_names(prosthetic=prosthetic)
         self.heading = Heading(layout)
-        self.foot_heading = {side: Heading(layout, body) for side, body in self.foot.items()}
+        self.foot_heading = {side: Heading(layout, body) for side, body in self.toes.items()}
 
 
 class Steps:
@@ -80,9 +79,10 @@ class Steps:
         return self.now(f"body_pos/{body}/{axis}") - self.now(f"body_pos/{origin}/{axis}")
 
     def offset_right(self, body: str, origin: str) -> Float64:
-        """Position of a body relative to another's along the pelvis' right on the ground, in m, [T]."""
+        """Position of a body relative to another's to the right of where the target velocity points, in m, [T]."""
         x, z = self.offset(body, origin, "x"), self.offset(body, origin, "z")
-        return turned(x[:, None], z[:, None], *self.walker.heading(self.after))[1][:, 0]
+        yaw = self.target_yaw
+        return turned(x[:, None], z[:, None], np.cos(yaw), np.sin(yaw))[1][:, 0]
 
     def knee(self, side: str) -> Float64:
         """Knee angle in rad, negative when flexed, [T]."""
