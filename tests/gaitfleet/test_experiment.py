@@ -26,6 +26,11 @@ from gaitfleet.task import make_task
             r"algorithm\.td3: unknown key 'initial_temperature'",
         ),
         ({"task": {"simulator": {"accuracy": 0.5}}}, r"task\.simulator\.accuracy: .*\(got 0\.5\)"),
+        ({"task": {"reward": {"scale": float("inf")}}}, r"task\.reward\.scale: .* finite number \(got inf\)"),
+        (
+            {"task": {"observation": {"preset": "seed-1260", "history": 2}}},
+            r"task\.observation: history is 2; seed-1260 has a history of its own",
+        ),
         ({"task": {"environment": "gymnasium:; drop"}}, r"task\.environment: "),
         ({"replay": {"error_buffer": 10}}, r"replay\.error_buffer is 10; below 256 .* could block both sides for ever"),
         ({"replay": {"capacity": 500, "min_size": 501}}, r"replay\.min_size 501 is above replay\.capacity 500"),

@@ -1,5 +1,7 @@
 """Tasks: the same numbers whether asked a row at a time or an episode at a time, and the formulas as written."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -8,30 +10,32 @@ from hypothesis import strategies as st
 from gaitfleet.errors import ExperimentError
 from gaitfleet.experiment import GymnasiumTask, ProstheticsTask
 from gaitfleet.task import Task, make_task
-from gaitfleet.task.prosthetics import target_track
+from gaitfleet.task.prosthetics import OBSERVATIONS, target_track
 from gaitfleet.task.prosthetics_kinematics import BODY_WEIGHT_N, Heading
 from gaitfleet.task.prosthetics_measures import touchdowns
+from gaitfleet.task.prosthetics_reward import PRESETS, TERMS
 from gaitfleet.trajectory import Trajectory
 
 ABORT_RULES = {"head_behind_pelvis": 0.2, "head_sideways": 0.5, "coach_reward_below": -10}
 
-TASKS = [
-    ProstheticsTask(),
-    ProstheticsTask(round=2, reward={"preset": "round2"}),
-    ProstheticsTask(model="2D", reward={"preset": "walk"}),
-    ProstheticsTask(prosthetic=False, reward={"preset": "walk", "weights": {"effort": -1.0}}),
-    ProstheticsTask(observation={"preset": "official-160"}, reward={"preset": "run_fastest"}),
-    ProstheticsTask(
-        prosthetic=False, observation={"preset": "official-160"}, reward={"preset": "run_fastest"}, ending=ABORT_RULES
-    ),
-    ProstheticsTask(model="2D", reward={"preset": "fixed_target_speed", "target_speed": 3, "effort_floor": 1.5}),
-    ProstheticsTask(round=2, reward={"preset": "catalyst"}),
-    ProstheticsTask(reward={"preset": "mattias"}),
-    ProstheticsTask(round=2, prosthetic=False, reward={"preset": "mattias"}),
-    ProstheticsTask(reward={"preset": "coach-2018"}, ending=ABORT_RULES),
-    ProstheticsTask(round=2, prosthetic=False, reward={"preset": "coach"}, ending=ABORT_RULES),
-    GymnasiumTask(environment="gymnasium:Pendulum-v1", reward_scale=0.1),
-]
+MODELS: dict[str, dict[str, Any]] = {
+    f"{model}{'' if prosthetic else ' intact'}": {"model": model, "prosthetic": prosthetic}
+    for model in ("3D", "2D")
+    for prosthetic in (True, False)
+}
+
+REWARDS: dict[str, dict[str, Any]] = {
+    **{preset: {"preset": preset} for preset in PRESETS},
+    "every term": {"weights": dict.fromkeys(TERMS, 1.0), "target_speed": 3, "effort_floor": 1.5},
+}
+
+OBSERVED: dict[str, dict[str, Any]] = {
+    **{preset: {"preset": preset} for preset in OBSERVATIONS},
+    "compact, history": {"preset": "compact", "history": 3},
+    "official-160, history": {"preset": "official-160", "history": 1},
+}
+
+EPISODES = {"steps": st.integers(1, 16), "seed": st.integers(0, 1000), "round_": st.sampled_from([1, 2])}
 
 
 def random_trajectory(task: Task, steps: int, seed: int) -> Trajectory:
@@ -49,35 +53,75 @@ def random_trajectory(task: Task, steps: int, seed: int) -> Trajectory:
     )
 
 
-@pytest.mark.parametrize(
-    "task_settings", TASKS, ids=lambda task: task.reward.preset if isinstance(task, ProstheticsTask) else "gymnasium"
-)
-@given(steps=st.integers(1, 70), seed=st.integers(0, 1000))
-@settings(max_examples=25, deadline=None)
-def test_row_by_row_and_whole_episode_agree_bit_for_bit(
-    task_settings: ProstheticsTask | GymnasiumTask, steps: int, seed: int
-) -> None:
-    task = make_task(task_settings)
-    whole = random_trajectory(task, steps, seed)
-    targets = whole.target_velocity
-    observation = task.observe(whole.state, targets)
-    reward, fallen, aborted = task.reward(whole), task.fallen(whole.state), task.aborted(whole)
-    assert observation.dtype == reward.dtype == np.float32
-    assert observation.shape == (steps + 1, task.description.observation_size)
-    for t in range(steps + 1):
-        row = task.observe(whole.state[t : t + 1], None if targets is None else targets[t : t + 1])
-        assert row[0].tobytes() == observation[t].tobytes()
-        assert task.fallen(whole.state[t : t + 1])[0] == fallen[t]
-    for t in range(steps):
-        one = Trajectory(
-            whole.state[t : t + 2],
-            whole.action[t : t + 1],
-            whole.reward[t : t + 1],
-            whole.decision[t : t + 1],
+def bits(array: np.ndarray) -> bytes:
+    return np.ascontiguousarray(array).tobytes()
+
+
+def steps_of(trajectory: Trajectory) -> list[Trajectory]:
+    """Each step as an episode of one step."""
+    targets = trajectory.target_velocity
+    return [
+        Trajectory(
+            trajectory.state[t : t + 2],
+            trajectory.action[t : t + 1],
+            trajectory.reward[t : t + 1],
+            trajectory.decision[t : t + 1],
             None if targets is None else targets[t : t + 2],
         )
-        assert task.reward(one).tobytes() == reward[t : t + 1].tobytes()
-        assert task.aborted(one)[0] == aborted[t]
+        for t in range(trajectory.steps)
+    ]
+
+
+@pytest.mark.parametrize("observation", OBSERVED)
+@pytest.mark.parametrize("model", MODELS)
+@given(repeat=st.integers(1, 6), **EPISODES)
+@settings(max_examples=8, deadline=None)
+def test_what_a_worker_sees_step_by_step_is_what_the_whole_episode_says(
+    model: str, observation: str, steps: int, seed: int, round_: int, repeat: int
+) -> None:
+    """Bit for bit, whatever lies after the row, and for any choice of rows."""
+    action = {"repeat": repeat}
+    task = make_task(ProstheticsTask(**MODELS[model], round=round_, action=action, observation=OBSERVED[observation]))
+    episode = random_trajectory(task, steps, seed)
+    state, targets = episode.state, episode.target_velocity
+    whole = task.observe(state, targets)
+    assert whole.dtype == np.float32
+    assert whole.shape == (steps + 1, task.description.observation_size)
+    for t in range(steps + 1):
+        seen = task.observe(state[: t + 1], None if targets is None else targets[: t + 1], np.array([t]))
+        assert bits(seen) == bits(whole[t])
+        assert task.fallen(state[t : t + 1])[0] == task.fallen(state)[t]
+    rows = np.append(episode.decision_steps, steps)
+    assert bits(task.observe(state, targets, rows)) == bits(whole[rows])
+
+
+@pytest.mark.parametrize("reward", REWARDS)
+@pytest.mark.parametrize("model", MODELS)
+@given(**EPISODES)
+@settings(max_examples=5, deadline=None)
+def test_every_reward_term_and_abort_is_the_same_step_by_step_and_for_the_whole_episode(
+    model: str, reward: str, steps: int, seed: int, round_: int
+) -> None:
+    task = make_task(ProstheticsTask(**MODELS[model], round=round_, reward=REWARDS[reward], ending=ABORT_RULES))
+    episode = random_trajectory(task, steps, seed)
+    terms, learned, aborted = task.reward_terms(episode), task.reward(episode), task.aborted(episode)
+    assert learned.dtype == np.float32
+    for t, step in enumerate(steps_of(episode)):
+        assert {name: bits(term) for name, term in task.reward_terms(step).items()} == {
+            name: bits(term[t]) for name, term in terms.items()
+        }
+        assert bits(task.reward(step)) == bits(learned[t])
+        assert task.aborted(step)[0] == aborted[t]
+
+
+def test_a_gymnasium_task_observes_its_rows_in_new_memory() -> None:
+    task = make_task(GymnasiumTask(environment="gymnasium:Pendulum-v1", reward_scale=0.1))
+    episode = random_trajectory(task, 9, 0)
+    observation = task.observe(episode.state, None)
+    assert bits(observation) == bits(episode.state)
+    assert not np.shares_memory(observation, episode.state)
+    assert bits(task.observe(episode.state[:5], None, np.array([4]))) == bits(episode.state[4])
+    assert bits(task.reward(episode)) == b"".join(bits(task.reward(step)) for step in steps_of(episode))
 
 
 def test_observing_does_not_change_what_was_recorded() -> None:

@@ -38,12 +38,26 @@ def test_a_reward_preset_shows_weight_unit_and_formula_of_every_term(preset: str
             assert any(all(part in line for part in parts) for line in lines)
 
 
-@pytest.mark.parametrize(("arguments", "size"), [(["official-160"], 160), (["official-160", "--intact"], 169)])
-def test_an_observation_preset_shows_every_value(arguments: list[str], size: int) -> None:
+@pytest.mark.parametrize(
+    ("arguments", "size", "last"),
+    [
+        (["compact"], 159, "velocity_error/right m/s"),
+        (["official-160"], 160, "misc/mass_center_acc/z m/s^2"),
+        (["official-160", "--intact"], 169, "misc/mass_center_acc/z m/s^2"),
+        (["seed-1260"], 1260, "t-3/velocity_error/z m/s"),
+        (["seed-1260", "--intact"], 1284, "t-3/velocity_error/z m/s"),
+    ],
+)
+def test_an_observation_preset_shows_its_notes_and_every_value_with_its_unit(
+    arguments: list[str], size: int, last: str
+) -> None:
     status, text = run("show", *arguments)
     assert status == 0
     assert f"{size} values" in text
-    assert text.splitlines()[-1].split()[:2] == [str(size - 1), "misc/mass_center_acc/z"]
+    assert " ".join(text.splitlines()[-1].split()) == f"{size - 1} {last}"
+    unwrapped = " ".join(text.split())
+    for note in OBSERVATIONS[arguments[0]].notes:
+        assert note in unwrapped
 
 
 def test_a_single_term_can_be_shown_and_a_mistake_names_the_nearest() -> None:
@@ -69,6 +83,26 @@ def test_a_file_is_checked_with_its_shapes_and_its_own_weights(tmp_path: Path) -
         assert part in text
     survival = next(line for line in text.splitlines() if line.startswith("survival"))
     assert survival.split()[1] == "1"
+
+
+@pytest.mark.parametrize(
+    ("task", "parts"),
+    [
+        ("{}", ("159 values", "none, the present step alone", "720 bytes a decision, 0.7 GB when full")),
+        ("{observation: {history: 2}, round: 2}", ("477 values", "the present step, then t-4, t-8", "1992 bytes")),
+        ("{observation: {preset: seed-1260}}", ("1260 values", "then t-1, t-2, t-3", "5124 bytes a decision, 5.1 GB")),
+        ("{environment: 'gymnasium:Pendulum-v1'}", ("3 values", "none, the present step alone")),
+    ],
+)
+def test_a_file_is_checked_with_its_history_and_what_it_costs(
+    tmp_path: Path, task: str, parts: tuple[str, ...]
+) -> None:
+    file = tmp_path / "experiment.yaml"
+    file.write_text(f"task: {task}")
+    status, text = run("check", str(file))
+    assert status == 0
+    for part in parts:
+        assert part in text
 
 
 def test_a_file_with_a_mistake_ends_with_its_name_and_status_1(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet
@@ -137,27 +138,37 @@ def test_timesteps_come_as_json_csv_and_parquet(fleet: Fleet) -> None:
     assert (unknown.status_code, unknown.json()["detail"]) == (422, "no column fits 'speed'")
 
 
-def test_a_prosthetics_episode_is_measured_sampled_and_tabulated(api: str) -> None:
-    """412 state columns; decisions are held for 4 steps, so 42 steps are 11 decisions."""
-    experiment = experiment_of(task={"environment": "prosthetics"})
+@pytest.mark.parametrize("observation", [{}, {"history": 2}, {"preset": "seed-1260"}], ids=str)
+def test_a_prosthetics_episode_is_measured_sampled_and_tabulated(api: str, observation: dict[str, Any]) -> None:
+    """412 state columns; decisions are held for 4 steps, so 42 steps are 11 decisions. Everything sampled and tabulated
+    is what a worker would have seen, who knows only the steps until then."""
+    experiment = experiment_of(task={"environment": "prosthetics", "round": 2, "observation": observation})
     with Fleet(api, experiment) as fleet:
         episode = fleet.play(steps=42)
         assert fleet.post(episode, compressed=True).json()["transitions"] == 11
         summary = fleet.get(f"/episodes/{episode.metadata.episode_id}").json()
         measured = fleet.task.measures(episode.trajectory)
         assert {name: summary[name] for name in measured} == measured
-        assert summary["reward_terms"].keys() == fleet.task.reward_terms(episode.trajectory).keys()
+        terms = fleet.task.reward_terms(episode.trajectory)
+        assert summary["reward_terms"] == {name: float(term.sum()) for name, term in terms.items()}
         (batch,) = fleet.batches(batch_size=64)
         decided = [*range(0, 42, 4)]
-        observed = make_task(experiment.task).observe(episode.trajectory.state[[*decided, 42]], None)
+        task = make_task(experiment.task)
+        state, target = episode.trajectory.state, episode.trajectory.target_velocity
+        assert target is not None
+        seen = [task.observe(state[: t + 1], target[: t + 1], np.array([t]))[0] for t in range(43)]
+        observed = np.stack([seen[t] for t in (*decided, 42)])
         at = batch.index - batch.index.min()
         assert set(at) <= set(range(11))
         np.testing.assert_array_equal(batch.observation, observed[at])
         np.testing.assert_array_equal(batch.next_observation, observed[at + 1])
         path = f"/episodes/{episode.metadata.episode_id}/timesteps"
-        table = fleet.get(path, params={"columns": "body_pos/pelvis/*,reward_term/*,observation/*"}).json()
-        assert len(table["rows"]) == 42
-        assert len(table["columns"]) > 4 + fleet.task.description.observation_size
+        table = fleet.get(path, params={"columns": "reward_term/*,learned_reward,observation/*"}).json()
+        rows = np.array(table["rows"])
+        expected = np.column_stack([range(42), *terms.values(), task.reward(episode.trajectory), np.stack(seen[:42])])
+        np.testing.assert_array_equal(rows, expected)
+        assert table["columns"][1 : 1 + len(terms)] == [f"reward_term/{name}" for name in terms]
+        assert summary["learned_return"] == pytest.approx(rows[:, 1 + len(terms)].sum(), rel=1e-6)
 
 
 def test_status_tells_what_is_stored_held_sampled_and_trained(fleet: Fleet) -> None:

@@ -23,7 +23,9 @@ from rollout.recording import Recording, RecordingShape, SharedBlock
 from rollout.worker import run_episode
 
 GYMNASIUM = pendulum(steps=60, repeat=3)
-OPENSIM = parse_experiment({"task": {"round": 2, "time_limit_steps": 14, "action": {"repeat": 4}}})
+OPENSIM = parse_experiment(
+    {"task": {"round": 2, "time_limit_steps": 14, "action": {"repeat": 4}, "observation": {"preset": "seed-1260"}}}
+)
 
 experiments = pytest.mark.parametrize(
     "experiment",
@@ -213,13 +215,25 @@ def test_a_number_that_is_not_finite_is_a_failure_and_is_not_recorded(how: str, 
     assert recording.steps == steps
 
 
-def test_nobody_can_write_to_a_recorded_row() -> None:
+def test_a_policy_that_writes_to_its_observation_does_not_write_to_the_record() -> None:
     task = make_task(GYMNASIUM.task)
-    recording = new_recording(task)
+    recordings = [new_recording(task) for _ in range(2)]
 
     def scribbling(observation: Float32) -> Float32:
-        observation[0] = 1e6  # Pendulum's observation is the row itself
+        observation[:] = 1e6  # Pendulum's observation is the row
         return np.zeros(1, np.float32)
 
+    for recording, act in zip(recordings, (scribbling, lambda _: np.zeros(1, np.float32)), strict=True):
+        run_episode(CountingEnvironment(), task, act, recording, seed=1, stopping=lambda: False)
+    assert recordings[0].state.tobytes() == recordings[1].state.tobytes()
+
+
+def test_a_task_cannot_write_to_a_recorded_row() -> None:
+    class Scribbles(type(make_task(GYMNASIUM.task))):  # type: ignore[misc]
+        def observe(self, state: Float32, target_velocity: Float32 | None, at: Any = None) -> Float32:
+            state[0] = 1e6
+            return state
+
+    task = Scribbles(GYMNASIUM.task)
     with pytest.raises(ValueError, match="read-only"):
-        run_episode(CountingEnvironment(), task, scribbling, recording, seed=1, stopping=lambda: False)
+        run(CountingEnvironment(), task, new_recording(task))

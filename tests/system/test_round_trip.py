@@ -25,6 +25,7 @@ TASK: dict[str, Any] = {
     "model": "2D",
     "round": 2,
     "time_limit_steps": STEPS,
+    "observation": {"history": 2},
     "reward": {"preset": "walk"},
 }
 
@@ -74,11 +75,12 @@ def test_what_the_worker_saw_and_did_is_what_the_trainer_gets_bit_for_bit(fleet:
     transitions = by_decision(fleet.batches(batches=32, batch_size=16, discount=0.9))
     assert sorted(transitions) == list(range(11))
     rewards = fleet.task.reward(trajectory)
+    last = fleet.task.observe(trajectory.state, trajectory.target_velocity, np.array([STEPS]))[0]
     for decision, (batch, row) in transitions.items():
         steps = slice(4 * decision, min(4 * decision + 4, STEPS))
         assert batch.observation[row].tobytes() == seen[decision].tobytes()
-        if decision < 10:
-            assert batch.next_observation[row].tobytes() == seen[decision + 1].tobytes()
+        following = seen[decision + 1] if decision < 10 else last
+        assert batch.next_observation[row].tobytes() == following.tobytes()
         assert trajectory.action[4 * decision].tobytes() == fleet.task.to_simulator(decided[decision]).tobytes()
         np.testing.assert_allclose(batch.action[row], decided[decision], atol=1e-6)
         np.testing.assert_allclose(batch.reward[row], rewards[steps].astype(np.float64).sum(), rtol=1e-6)

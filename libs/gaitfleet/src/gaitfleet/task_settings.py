@@ -61,11 +61,26 @@ class ProstheticsActionSettings(ActionSettings):
 class ProstheticsObservationSettings(Settings):
     """What the policy sees of the model."""
 
-    preset: Literal["compact", "official-160"] = Field(
+    preset: Literal["compact", "official-160", "seed-1260"] = Field(
         default="compact",
-        description="`compact`: pose, velocities, muscles and contacts in the frame of the pelvis' heading, "
-        "no history. `official-160`: osim-rl's own vector (169 values for the intact model), without the target.",
+        description="`compact`: pose, velocities, muscles, contacts and target in the frame of the pelvis' heading. "
+        "`official-160`: osim-rl's own vector (169 values for the intact model), without the target. `seed-1260`: the "
+        "2018 system's (1284 values for the intact model), mended. `gaitfleet task show` explains each.",
     )
+    history: int = Field(
+        default=0,
+        ge=0,
+        le=32,
+        description="How many earlier observations follow the present one, the latest first, `action.repeat` simulator "
+        "steps apart; the episode's first stands for those before it. Each makes what the replay API holds of a "
+        "decision larger by one observation. Not for `seed-1260`, which has its own.",
+    )
+
+    @model_validator(mode="after")
+    def _one_history(self) -> Self:
+        if self.history and self.preset == "seed-1260":
+            raise ValueError(f"history is {self.history}; seed-1260 has a history of its own, so it must be 0")
+        return self
 
 
 class ProstheticsRewardSettings(Settings):

@@ -52,8 +52,8 @@ def run_episode(
             break
         deciding_since = clock()
         if decisions[step]:
-            target = None if target_velocity is None else target_velocity[step : step + 1]
-            action = task.to_simulator(act(task.observe(rows[step : step + 1], target)[0]))
+            target = None if target_velocity is None else target_velocity[: step + 1]
+            action = task.to_simulator(act(task.observe(rows[: step + 1], target, np.array([step]))[0]))
         recording.action[step] = action
         recording.decision[step] = decisions[step]
         stepping_since = clock()

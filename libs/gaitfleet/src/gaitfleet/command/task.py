@@ -12,18 +12,12 @@ from rich.console import Console
 from rich.table import Table
 
 from gaitfleet.errors import ExperimentError
-from gaitfleet.experiment import ProstheticsTask, load_experiment
-from gaitfleet.task import Task, make_task
+from gaitfleet.experiment import Experiment, ProstheticsObservationSettings, ProstheticsTask, load_experiment
+from gaitfleet.task import Task, TaskDescription, make_task
 from gaitfleet.task.prosthetics import OBSERVATIONS
-from gaitfleet.task.prosthetics_layout import prosthetics_layout
 from gaitfleet.task.prosthetics_reward import PRESETS, TERMS, Preset
 
 task = typer.Typer(help="Presets of observation and reward, and the task of an experiment file.", no_args_is_help=True)
-
-OBSERVATION_SUMMARIES = {
-    "compact": "pose, velocities, muscles, contacts and target in the frame of the pelvis' heading",
-    "official-160": "osim-rl's own vector: sagittal, with accelerations, without the target velocity",
-}
 
 LETTERS = (
     "x forward, y up, z right; v velocity; _p pelvis, _h head, _com mass centre; t target velocity; theta knee angle "
@@ -37,9 +31,8 @@ def list_presets() -> None:
     """The presets of the prosthetics task."""
     table = _table("preset", "kind", "size", "what it is")
     for name, observation in OBSERVATIONS.items():
-        sizes = [len(observation(prosthetics_layout("3D", kind), kind).names) for kind in (True, False)]
-        size = f"{sizes[0]} values ({sizes[1]} intact)"
-        table.add_row(name, "observation", size, OBSERVATION_SUMMARIES[name])
+        sizes = [_observed(name, prosthetic=kind).observation_size for kind in (True, False)]
+        table.add_row(name, "observation", f"{sizes[0]} values ({sizes[1]} intact)", observation.summary)
     for name, preset in PRESETS.items():
         table.add_row(name, "reward", f"{len(preset.weights)} terms", preset.summary)
     Console().print(table)
@@ -69,13 +62,14 @@ def show(
 def check(file: Annotated[Path, typer.Argument(help="Experiment file.")]) -> None:
     """Read an experiment file and print the shapes and the reward of its task."""
     try:
-        settings = load_experiment(file).task
-        made = make_task(settings)
+        experiment = load_experiment(file)
+        made = make_task(experiment.task)
     except ExperimentError as error:
         typer.echo(f"gaitfleet: {error}", err=True)
         raise typer.Exit(1) from None
     console = Console()
-    console.print(_shapes(settings.environment, made))
+    console.print(_shapes(experiment, made))
+    settings = experiment.task
     if isinstance(settings, ProstheticsTask):
         reward = settings.reward
         preset = PRESETS[reward.preset]
@@ -108,16 +102,23 @@ def _terms_table(preset: Preset | None, weights: Mapping[str, float]) -> Table:
 
 
 def _show_observation(console: Console, name: str, *, prosthetic: bool) -> None:
-    names = OBSERVATIONS[name](prosthetics_layout("3D", prosthetic), prosthetic).names
-    console.print(f"{name}: {OBSERVATION_SUMMARIES[name]}; {len(names)} values", highlight=False)
-    units = {column.name: column.unit for column in prosthetics_layout("3D", prosthetic).columns}
+    description = _observed(name, prosthetic=prosthetic)
+    observation = OBSERVATIONS[name]
+    console.print(f"{name}: {observation.summary}; {description.observation_size} values", highlight=False)
+    for note in observation.notes:
+        console.print(note, highlight=False, markup=False)
     table = _table("index", "value", "unit")
-    for i, value in enumerate(names):
-        table.add_row(str(i), value, units.get(value.removesuffix("/relative"), ""))
+    for i, (value, unit) in enumerate(zip(description.observation_names, description.observation_units, strict=True)):
+        table.add_row(str(i), value, unit)
     console.print(table)
 
 
-def _shapes(environment: str, made: Task) -> Table:
+def _observed(name: str, *, prosthetic: bool) -> TaskDescription:
+    observation = ProstheticsObservationSettings.model_validate({"preset": name})
+    return make_task(ProstheticsTask(observation=observation, prosthetic=prosthetic)).description
+
+
+def _shapes(experiment: Experiment, made: Task) -> Table:
     description = made.description
     most = description.action_repeat + description.action_random_repeat
     held = (
@@ -125,16 +126,23 @@ def _shapes(environment: str, made: Task) -> Table:
     )
     levels = "any value" if description.action_bins is None else f"{description.action_bins} levels"
     low, high = float(description.action_low.min()), float(description.action_high.max())
-    table = Table(title=f"task {environment}", title_justify="left", show_header=False, pad_edge=False, box=None)
+    table = Table(
+        title=f"task {experiment.task.environment}", title_justify="left", show_header=False, pad_edge=False, box=None
+    )
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
     table.add_row("state", f"{len(description.state_layout)} columns, layout {description.state_layout.hash}")
     table.add_row("observation", f"{description.observation_size} values, {description.observation_hash}")
+    ago = dict.fromkeys(name.partition("/")[0] for name in description.observation_names if name.startswith("t-"))
+    table.add_row("history", f"the present step, then {', '.join(ago)}" if ago else "none, the present step alone")
     table.add_row("action", f"{description.action_size} values within [{low:g}, {high:g}], {levels}")
     table.add_row("a decision is held for", f"{held} steps")
     table.add_row("time limit", f"{description.time_limit_steps} steps")
     table.add_row("target velocity", "one per step" if description.has_target_velocity else "none")
     table.add_row("an abort", "keeps its future" if made.abort_bootstraps else "costs its future")
+    decision_bytes = 4 * (description.observation_size + description.action_size + 2)
+    held = f"{decision_bytes} bytes a decision, {decision_bytes * experiment.replay.capacity / 1e9:.1f} GB when full"
+    table.add_row("replay memory", held)
     return table
 
 

@@ -59,6 +59,7 @@ class GymnasiumTaskFunctions(Task):
         self.description = TaskDescription(
             state_layout=StateLayout(tuple(Column(name, "1", "", "observation") for name in names)),
             observation_names=names,
+            observation_units=("1",) * len(names),
             action_names=tuple(f"action/{i}" for i in range(len(spaces.action_low))),
             action_low=np.array(spaces.action_low, np.float32),
             action_high=np.array(spaces.action_high, np.float32),
@@ -68,8 +69,10 @@ class GymnasiumTaskFunctions(Task):
             time_limit_steps=settings.time_limit_steps or spaces.time_limit_steps,
         )
 
-    def observe(self, state: Float32, target_velocity: Float32 | None) -> Float32:
-        return state
+    def observe(
+        self, state: Float32, target_velocity: Float32 | None, at: npt.NDArray[np.intp] | None = None
+    ) -> Float32:
+        return state.copy() if at is None else state[at]
 
     def reward_terms(self, trajectory: Trajectory) -> dict[str, Float64]:
         return {"environment": trajectory.reward.astype(np.float64)}

@@ -25,8 +25,8 @@ class TaskDescription:
     ----------
     state_layout
         Columns of a state row.
-    observation_names
-        One name per observation value, in order.
+    observation_names, observation_units
+        One name and unit per observation value, in order.
     action_names
         One name per action value, in order.
     action_low, action_high
@@ -45,6 +45,7 @@ class TaskDescription:
 
     state_layout: StateLayout
     observation_names: tuple[str, ...]
+    observation_units: tuple[str, ...]
     action_names: tuple[str, ...]
     action_low: Float32
     action_high: Float32
@@ -71,16 +72,28 @@ class TaskDescription:
 class Task(ABC):
     """A task as pure functions of recorded rows.
 
-    Functions take any number of consecutive rows. Every result row depends on its own input row only (tasks with a
-    history would say so here), and is computed by the same element-wise operations whatever the number of rows, so
-    that one row at a time and a whole episode agree bit for bit.
+    Functions take any number of consecutive rows. Every result row depends on its own input row only, an observation
+    also on rows before it, and is computed by the same element-wise operations whatever the number of rows, so that
+    one row at a time and a whole episode agree bit for bit.
     """
 
     description: TaskDescription
 
     @abstractmethod
-    def observe(self, state: Float32, target_velocity: Float32 | None) -> Float32:
-        """Observations [n, O] of state rows [n, S]."""
+    def observe(
+        self, state: Float32, target_velocity: Float32 | None, at: npt.NDArray[np.intp] | None = None
+    ) -> Float32:
+        """Observations [n, O] of an episode, new memory.
+
+        Parameters
+        ----------
+        state
+            [m, S], the episode from its first row on: what was seen earlier can be part of an observation.
+        target_velocity
+            [m, 3] in m/s, for tasks that have one.
+        at
+            [n], the rows at which it is observed. None: all m.
+        """
 
     @abstractmethod
     def reward_terms(self, trajectory: Trajectory) -> dict[str, Float64]:

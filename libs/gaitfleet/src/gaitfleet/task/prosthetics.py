@@ -10,23 +10,27 @@ import numpy.typing as npt
 
 from gaitfleet.errors import ExperimentError
 from gaitfleet.experiment import ProstheticsEndingSettings, ProstheticsTask
+from gaitfleet.layout import StateLayout
 from gaitfleet.task.interface import Task, TaskDescription
 from gaitfleet.task.prosthetics_ending import AbortRules
+from gaitfleet.task.prosthetics_history import History, Observation, Rows
 from gaitfleet.task.prosthetics_layout import action_names, prosthetics_layout
 from gaitfleet.task.prosthetics_measures import GaitMeasures
 from gaitfleet.task.prosthetics_observation import CompactObservation
 from gaitfleet.task.prosthetics_official_observation import OfficialObservation
 from gaitfleet.task.prosthetics_reward import RewardFunction
+from gaitfleet.task.prosthetics_seed_observation import EARLIER_STEPS, SeedObservation
 from gaitfleet.trajectory import Float32, Float64, Trajectory
 
 ROUND_STEPS = {1: 300, 2: 1000}
 """Time limits of the two rounds of the challenge, in simulator steps of 10 ms."""
 
-OBSERVATIONS: dict[str, type[CompactObservation | OfficialObservation]] = {
+OBSERVATIONS: dict[str, type[Observation]] = {
     "compact": CompactObservation,
     "official-160": OfficialObservation,
+    "seed-1260": SeedObservation,
 }
-"""What the policy sees, by preset."""
+"""What the policy sees of a row, by preset."""
 
 ROUND1_VELOCITY = (3.0, 0.0, 0.0)
 """Target velocity of round 1 in m/s: forward, up, right."""
@@ -45,7 +49,7 @@ class ProstheticsTaskFunctions(Task):
         layout = prosthetics_layout(settings.model, settings.prosthetic)
         actions = action_names(settings.model, settings.prosthetic)
         self.settings = settings
-        self._observation = OBSERVATIONS[settings.observation.preset](layout, settings.prosthetic)
+        self._observation = _observation(settings, layout)
         self._reward = RewardFunction(layout, settings.reward, settings.prosthetic, settings.round)
         self._measures = GaitMeasures(layout, settings.prosthetic)
         self._aborted = AbortRules(layout, settings)
@@ -54,6 +58,7 @@ class ProstheticsTaskFunctions(Task):
         self.description = TaskDescription(
             state_layout=layout,
             observation_names=self._observation.names,
+            observation_units=self._observation.units,
             action_names=actions,
             action_low=low,
             action_high=high,
@@ -64,10 +69,10 @@ class ProstheticsTaskFunctions(Task):
             has_target_velocity=settings.round == 2,
         )
 
-    def observe(self, state: Float32, target_velocity: Float32 | None) -> Float32:
+    def observe(self, state: Float32, target_velocity: Float32 | None, at: Rows | None = None) -> Float32:
         if target_velocity is None:
             target_velocity = np.broadcast_to(np.array(ROUND1_VELOCITY, np.float32), (len(state), 3))
-        return self._observation(state, target_velocity)
+        return self._observation(state, target_velocity, np.arange(len(state)) if at is None else at)
 
     def reward_terms(self, trajectory: Trajectory) -> dict[str, Float64]:
         return self._reward(trajectory)
@@ -99,6 +104,13 @@ class ProstheticsTaskFunctions(Task):
         official = ProstheticsEndingSettings()
         action = self.settings.action.model_copy(update={"random_repeat": 0})
         return ProstheticsTaskFunctions(self.settings.model_copy(update={"ending": official, "action": action}))
+
+
+def _observation(settings: ProstheticsTask, layout: StateLayout) -> History:
+    row = OBSERVATIONS[settings.observation.preset](layout, settings.prosthetic)
+    if isinstance(row, SeedObservation):
+        return History(row, EARLIER_STEPS, kept=row.highest_order)
+    return History(row, settings.observation.history, every=settings.action.repeat)
 
 
 def _excitation_limits(muscles: tuple[str, ...], limits: Mapping[str, tuple[float, float]]) -> tuple[Float32, Float32]:

@@ -20,6 +20,7 @@ mass centre  8         position x, y relative to the pelvis; velocity x, y, z; a
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import ClassVar
 
 import numpy as np
 
@@ -50,6 +51,12 @@ class OfficialObservation:
         Which skeleton they are of.
     """
 
+    summary: ClassVar[str] = "osim-rl's own vector: sagittal, with accelerations, without the target velocity"
+    notes: ClassVar[tuple[str, ...]] = (
+        "/relative: minus the same quantity of the pelvis. absent: a limb that this model lacks, 0. Axes are the "
+        "ground's.",
+    )
+
     def __init__(self, layout: StateLayout, prosthetic: bool) -> None:
         slots = tuple(_slots(prosthetic))
         present = [i for i, (column, _) in enumerate(slots) if column is not None]
@@ -62,6 +69,8 @@ class OfficialObservation:
             f"absent/{i}" if column is None else column + ("" if origin is None else "/relative")
             for i, (column, origin) in enumerate(slots)
         )
+        unit = {column.name: column.unit for column in layout.columns}
+        self.units: tuple[str, ...] = tuple("1" if column is None else unit[column] for column, _ in slots)
 
     def __call__(self, state: Float32, target_velocity: Float32) -> Float32:
         """Observations float32 [n, O] of rows [n, S]; the target velocity is not part of them."""

@@ -53,8 +53,7 @@ def transitions_of(episode: Episode, task: Task) -> Transitions:
     trajectory = episode.trajectory
     decided = trajectory.decision_steps
     rows = np.append(decided, trajectory.steps)
-    target = trajectory.target_velocity
-    observation = task.observe(trajectory.state[rows], None if target is None else target[rows])
+    observation = task.observe(trajectory.state, trajectory.target_velocity, rows)
     reward = np.add.reduceat(task.reward(trajectory).astype(np.float64), decided).astype(np.float32)
     ending = episode.metadata.ending
     return Transitions(
