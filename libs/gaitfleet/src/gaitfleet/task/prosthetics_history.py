@@ -75,6 +75,8 @@ class History:
         target_velocity
             [m, 3] in m/s.
         """
+        if len(self._ago) == 1:
+            return self._observation(state[at], target_velocity[at])
         wanted = np.maximum(at[:, None] - self._ago, 0)  # [n, length + 1]
         rows, place = np.unique(wanted, return_inverse=True)
         observed = self._observation(state[rows], target_velocity[rows])
