@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import yaml
 from annotated_types import Ge, Gt, Le, Lt, MaxLen, MinLen
-from hypothesis import given, reject, settings
+from hypothesis import HealthCheck, given, reject, settings
 from hypothesis import strategies as st
 from pydantic.fields import FieldInfo
 
@@ -82,7 +82,8 @@ def number_of(kind: type, bounds: Bounds) -> st.SearchStrategy[Any]:
 
 
 @given(data=fields_of(Experiment))
-@settings(max_examples=60, deadline=None)
+# a file has many blocks, and a busy machine is slow to draw them
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_a_valid_experiment_survives_its_file_with_its_hash(data: Mapping[str, Any]) -> None:
     try:
         experiment = parse_experiment(data)
