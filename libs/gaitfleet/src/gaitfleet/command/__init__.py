@@ -7,6 +7,7 @@ import typer
 from gaitfleet.command.inspection import episodes, events, status
 from gaitfleet.command.play import play
 from gaitfleet.command.task import task
+from gaitfleet.command.transfer import export, import_
 from gaitfleet.command.up import up
 
 app = typer.Typer(
@@ -21,6 +22,8 @@ app.command()(status)
 app.command()(episodes)
 app.command()(events)
 app.command()(play)
+app.command()(export)
+app.command(name="import")(import_)
 app.add_typer(task, name="task")
 
 __all__ = ["app"]
