@@ -146,7 +146,7 @@ class ParquetExport:
 
 
 def episode_table(summaries: Sequence[EpisodeSummary], notes: dict[str, str]) -> pa.Table:
-    """One row an episode: the fields of `EpisodeSummary`, one column for every reward term, the origin flat."""
+    """One row an episode: the fields of `EpisodeSummary`, with `total_reward_term/…` for its `reward_terms`."""
     rows = [_flat(summary) for summary in summaries]
     fields = []
     for name, info in EpisodeSummary.model_fields.items():
@@ -165,7 +165,7 @@ def episode_table(summaries: Sequence[EpisodeSummary], notes: dict[str, str]) ->
 def _flat(summary: EpisodeSummary) -> dict[str, Any]:
     row = summary.model_dump(mode="python", exclude={"reward_terms", "origin"}) | {ID_COLUMN: str(summary.episode_id)}
     origin = {} if summary.origin is None else summary.origin.model_dump()
-    terms = {f"reward_term/{name}": value for name, value in summary.reward_terms.items()}
+    terms = {f"total_reward_term/{name}": value for name, value in summary.reward_terms.items()}
     return row | terms | {f"origin_{name}": value for name, value in origin.items()}
 
 
