@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typer
 
+from gaitfleet.command.doctor import doctor
 from gaitfleet.command.inspection import episodes, events, status
 from gaitfleet.command.play import play
 from gaitfleet.command.task import task
@@ -18,6 +19,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command()(up)
+app.command()(doctor)
 app.command()(status)
 app.command()(episodes)
 app.command()(events)
