@@ -13,6 +13,7 @@ from typer.testing import CliRunner, Result
 
 from gaitfleet.client import ReplayClient
 from gaitfleet.command import app
+from gaitfleet.command.processes import only_one
 from gaitfleet.episode import Episode, content_digest, decode_episode, encode_episode
 from gaitfleet.task.prosthetics_layout import prosthetics_layout
 from tests.conftest import serve, settings_for
@@ -123,6 +124,13 @@ def test_an_export_goes_on_where_it_was_interrupted(fleet: Fleet, tmp_path: Path
         "part-00001.parquet",
     ]
     assert rows(directory).num_rows == 90
+
+
+def test_two_exports_do_not_meet_in_one_directory(fleet: Fleet, tmp_path: Path) -> None:
+    with only_one(tmp_path, "--output"):
+        answer = gaitfleet("export", fleet.run, "--output", tmp_path, "--url", fleet.url, "--bodies")
+    assert answer.exit_code == 1
+    assert "choose another with --output" in answer.output
 
 
 def test_files_of_timesteps_are_closed_at_their_size(

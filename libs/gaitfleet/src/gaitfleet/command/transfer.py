@@ -15,6 +15,7 @@ from rich.progress import MofNCompleteColumn, Progress, SpinnerColumn, TextColum
 
 from gaitfleet.client import ReplayClient
 from gaitfleet.command.inspection import DEFAULT_URL, Url, connected
+from gaitfleet.command.processes import only_one
 from gaitfleet.errors import GaitfleetError, TransferError
 from gaitfleet.task import make_task
 from gaitfleet.transfer.bodies import BodyExport, read_manifest
@@ -54,7 +55,7 @@ def export(
             raise TransferError("say what to write: --parquet, --bodies, or both")
         description = client.run()
         open_export(output, description)
-        with ExitStack() as stack:
+        with only_one(output, "--output"), ExitStack() as stack:
             parts: list[Part] = []
             if bodies:
                 parts.append(stack.enter_context(BodyExport(output)))

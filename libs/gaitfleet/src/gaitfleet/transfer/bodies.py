@@ -33,7 +33,7 @@ class BodyExport:
 
     def __init__(self, directory: Path) -> None:
         self._bodies = directory / "bodies"
-        clear_unfinished(self._bodies)
+        clear_unfinished(self._bodies, ".safetensors")
         self._held = {summary.episode_id for summary in read_manifest(directory)}
         path = directory / MANIFEST
         self._manifest = path.open("ab")

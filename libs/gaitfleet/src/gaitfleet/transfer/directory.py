@@ -83,8 +83,8 @@ def finish(temporary: Path, path: Path) -> None:
     temporary.replace(path)
 
 
-def clear_unfinished(directory: Path) -> None:
-    """Make a directory, and remove what an interrupted export left in it."""
+def clear_unfinished(directory: Path, suffix: str) -> None:
+    """Make a directory, and remove what an interrupted export left of files with this suffix."""
     directory.mkdir(parents=True, exist_ok=True)
-    for left_over in directory.glob(".*"):
+    for left_over in directory.glob(f".*{suffix}"):
         left_over.unlink()

@@ -57,7 +57,7 @@ class ParquetExport:
     ) -> None:
         self._timesteps, self._episodes = directory / "timesteps", directory / "episodes"
         for folder in (self._timesteps, self._episodes):
-            clear_unfinished(folder)
+            clear_unfinished(folder, ".parquet")
         self._notes = {"run": run.run, "experiment_hash": run.experiment_hash, "layout_hash": run.layout_hash}
         self._task = task
         self._patterns = patterns
