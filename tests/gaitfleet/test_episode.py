@@ -10,7 +10,17 @@ import numpy as np
 import pytest
 
 from gaitfleet import codec
-from gaitfleet.episode import METADATA_KEY, Episode, EpisodeMetadata, check_episode, decode_episode, encode_episode
+from gaitfleet.episode import (
+    METADATA_KEY,
+    Episode,
+    EpisodeMetadata,
+    EpisodeOrigin,
+    check_episode,
+    content_digest,
+    decode_episode,
+    encode_episode,
+    encode_for_run,
+)
 from gaitfleet.errors import CodecError
 from gaitfleet.experiment import ProstheticsTask
 from gaitfleet.identity import new_episode_id
@@ -52,6 +62,19 @@ def test_an_episode_survives_the_wire_unchanged() -> None:
     assert received.metadata == sent.metadata
     for name in ("state", "action", "reward", "decision"):
         assert getattr(received.trajectory, name).tobytes() == getattr(sent.trajectory, name).tobytes()
+
+
+def test_an_episode_that_moves_on_keeps_id_content_and_first_origin() -> None:
+    body = encode_episode(episode())
+    assert b"origin" not in body
+    assert encode_for_run(body, "walker") == body
+    moved = encode_for_run(body, "second")
+    assert encode_for_run(body, "second") == moved
+    first, last = decode_episode(body), decode_episode(encode_for_run(moved, "third"))
+    origin = EpisodeOrigin(run="walker", policy_version=3, digest=content_digest(body))
+    changes = {"run": "third", "policy_version": 0, "origin": origin}
+    assert last.metadata == first.metadata.model_copy(update=changes)
+    assert last.trajectory.state.tobytes() == first.trajectory.state.tobytes()
 
 
 def spoil(name: str, index: tuple[int, ...] | int, value: float) -> Callable[[Trajectory], Trajectory]:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import base64
 import datetime
+import json
+import re
 import subprocess
 import sys
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 import imageio_ffmpeg
@@ -21,9 +25,10 @@ from gaitfleet.command import app
 from gaitfleet.episode import Episode, EpisodeMetadata, encode_episode
 from gaitfleet.errors import PlaybackError
 from gaitfleet.playback import geometry
-from gaitfleet.playback.frames import EpisodeFrames, official_task
-from gaitfleet.playback.panel import Story
+from gaitfleet.playback.frames import EpisodeFrames
+from gaitfleet.playback.page import write_page
 from gaitfleet.playback.skeleton import Skeleton, walker_of
+from gaitfleet.playback.story import Story, official_task
 from gaitfleet.task.prosthetics_layout import prosthetics_layout
 from gaitfleet.trajectory import Trajectory
 from rollout.environments.opensim_compatibility import OpenSimModel, opensim
@@ -152,6 +157,56 @@ def test_the_panel_tells_the_numbers_of_the_state_after_the_step(episode: Episod
     assert set(story.terms) == {"alive", "speed_error"}
     assert len(story.activations) == 19
     assert story.activations["soleus_l"][-1] == state[-1, layout.index("muscles/soleus_l/activation")]
+
+
+def page_content(path: Path) -> dict[str, Any]:
+    """What a page holds of its episode, with arrays decoded as its script does."""
+    text = path.read_text(encoding="utf-8")
+    (found,) = re.findall(r'<script type="application/json" id="episode">(.*?)</script>', text, re.DOTALL)
+
+    def array(value: dict[str, Any]) -> Any:
+        return np.frombuffer(base64.b64decode(value["data"]), value["dtype"]) if "dtype" in value else value
+
+    content: dict[str, Any] = json.loads(found, object_hook=array)
+    return content
+
+
+def test_a_page_holds_every_step_and_the_bones_where_they_are(file: Path, episode: Episode, tmp_path: Path) -> None:
+    """What the page's script reads gives the points of the skeleton after the last step to 20 um."""
+    page = tmp_path / "episode.html"
+    answer = play("--file", file, "--html", page)
+    assert answer.exit_code == 0, answer.output
+    assert page.stat().st_size < 2_000_000
+    content, state = page_content(page), episode.trajectory.state
+    assert content["steps"] == STEPS
+    np.testing.assert_array_equal(
+        content["velocity"].reshape(STEPS, 3)[:, 0], state[1:, prosthetics_layout("3D").index("body_vel/pelvis/x")]
+    )
+    assert [term["name"] for term in content["terms"]] == ["alive", "speed_error"]
+    assert len(content["activations"]) == 19
+    expected = Skeleton(prosthetic=True).points(state[-1])
+    poses, points = content["poses"].reshape(STEPS, content["bodies"], 6), content["points"].reshape(-1, 3)
+    drawn = []
+    for piece in content["pieces"]:
+        coarse, points = points[: piece["points"]], points[piece["points"] :]
+        place, angles = np.split(poses[-1, piece["body"]].astype(np.float64), 2)
+        frame = geometry.Placement(geometry.body_fixed_xyz(angles), place)
+        drawn.append(frame(np.array(piece["low"]) + coarse * np.array(piece["step"])))
+    np.testing.assert_allclose(np.concatenate(drawn), expected, atol=2e-5)
+    triangles = sum(piece["triangles"] for piece in content["pieces"])
+    assert len(content["corners"]) == 3 * triangles == Skeleton(prosthetic=True).triangles.size
+
+
+def test_a_page_needs_no_network_and_takes_no_text_for_markup(episode: Episode, tmp_path: Path) -> None:
+    hostile = episode.metadata.model_copy(update={"run": "</script><img src=x>", "worker": "<b>{{scripts}}"})
+    page = tmp_path / "episode.html"
+    write_page(page, Episode(hostile, episode.trajectory))
+    text = page.read_text(encoding="utf-8")
+    assert "<img" not in text
+    assert "<b>" not in text
+    assert "&lt;/script&gt;&lt;img src=x&gt;" in text
+    assert not re.findall(r"""(?:src|href|url)\s*[=(]\s*["']?(?!data:)[^"'\s)>]*//""", text)
+    assert "default-src 'none'" in text
 
 
 def test_an_mp4_has_the_size_and_the_length_of_the_episode(file: Path, tmp_path: Path) -> None:

@@ -80,6 +80,7 @@ def test_an_episode_is_posted_listed_and_read_back(fleet: Fleet) -> None:
         "wall_seconds": 1.5,
         "content_bytes": len(body),
         "content_digest": content_digest(body),
+        "origin": None,
     }
     assert fleet.get("/episodes").json() == {"episodes": [summary], "next_before": None}
     content = fleet.get(f"/episodes/{metadata.episode_id}/content", headers={"Accept-Encoding": "identity"})

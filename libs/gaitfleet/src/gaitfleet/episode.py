@@ -39,6 +39,16 @@ _DTYPES = {
 _REQUIRED = frozenset({"state", "action", "reward", "decision"})
 
 
+class EpisodeOrigin(BaseModel):
+    """Where an imported episode was played."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    run: str = Field(pattern=RUN_PATTERN, description="The run it was played for.")
+    policy_version: int = Field(ge=0, lt=1 << 53, description="Step of that run's checkpoint that acted; 0 for none.")
+    digest: str = Field(pattern=r"^[0-9a-f]{64}$", description="SHA-256 of the body as it was posted to that run.")
+
+
 class EpisodeMetadata(BaseModel):
     """What is known of an episode besides its arrays."""
 
@@ -64,6 +74,9 @@ class EpisodeMetadata(BaseModel):
     accuracy: float = Field(default=0.0, ge=0, lt=1, description="Integrator accuracy; 0 where there is none.")
     started_at: AwareDatetime = Field(description="When it began, with time zone.")
     wall_seconds: float = Field(ge=0, le=1e7, description="Wall-clock time it took.")
+    origin: EpisodeOrigin | None = Field(
+        default=None, description="For an episode imported from another run: which. Left out elsewhere."
+    )
 
 
 @dataclass(frozen=True)
@@ -85,7 +98,7 @@ def encode_episode(episode: Episode) -> bytes:
     }
     if trajectory.target_velocity is not None:
         tensors["target_velocity"] = trajectory.target_velocity
-    return codec.write(tensors, {METADATA_KEY: episode.metadata.model_dump_json()})
+    return codec.write(tensors, {METADATA_KEY: episode.metadata.model_dump_json(exclude_none=True)})
 
 
 def decode_episode(body: bytes) -> Episode:
@@ -193,6 +206,29 @@ def _check_finite(name: str, array: Float32, column_name: Callable[[int], str]) 
         step, column = np.argwhere(~finite)[0]
         message = f"{name}[{step},{column}] ({column_name(column)}) is {array[step, column]}, must be finite"
         raise EpisodeError(message, field=f"{name}[{step},{column}]", reason="not_finite")
+
+
+def encode_for_run(body: bytes, run: str) -> bytes:
+    """An episode's body as it is posted to a run: unchanged to its own; to another run under the same id, with its
+    origin, and as of no policy, because that run's checkpoints are not those that acted.
+
+    The same body gives the same bytes, so that importing an episode twice stores it once. An episode that was imported
+    before keeps its first origin.
+
+    Raises
+    ------
+    CodecError
+        When the body is not an episode.
+    """
+    episode = decode_episode(body)
+    metadata = episode.metadata
+    if metadata.run == run:
+        return body
+    origin = metadata.origin or EpisodeOrigin(
+        run=metadata.run, policy_version=metadata.policy_version, digest=content_digest(body)
+    )
+    changes = {"run": run, "policy_version": 0, "origin": origin}
+    return encode_episode(Episode(metadata.model_copy(update=changes), episode.trajectory))
 
 
 def content_digest(body: bytes) -> str:

@@ -8,6 +8,7 @@
     ├── CodecError               bytes that are not a valid body; names the tensor or the header field
     │   └── EpisodeError         an episode that breaks a rule; names the field and the value
     ├── PolicyError              a policy that cannot be evaluated
+    ├── TransferError            an export that cannot be written or read; names the file
     ├── PlaybackError            an episode that cannot be drawn: not a walker's, or meshes or packages are missing
     └── ApiError                 the replay API could not or would not answer
         ├── ApiUnavailableError  no answer, or 5xx, after all retries
@@ -61,6 +62,10 @@ class EpisodeError(CodecError):
 
 class PolicyError(GaitfleetError):
     """A policy that cannot be evaluated."""
+
+
+class TransferError(GaitfleetError):
+    """An export that cannot be written, or read back."""
 
 
 class PlaybackError(GaitfleetError):

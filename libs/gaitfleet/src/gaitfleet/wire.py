@@ -11,7 +11,7 @@ from uuid import UUID
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
-from gaitfleet.episode import Ending, EndingReason, Role
+from gaitfleet.episode import Ending, EndingReason, EpisodeOrigin, Role
 from gaitfleet.experiment import Experiment
 from gaitfleet.identity import RUN_PATTERN
 
@@ -78,6 +78,9 @@ class EpisodeSummary(Wire):
     wall_seconds: float = Field(description="Wall-clock time it took.")
     content_bytes: int = Field(description="Bytes of the uncompressed body.")
     content_digest: str = Field(description="SHA-256 of the uncompressed body.")
+    origin: EpisodeOrigin | None = Field(
+        default=None, description="Where an imported episode was played; null for the run's own."
+    )
 
 
 class EpisodePage(Wire):

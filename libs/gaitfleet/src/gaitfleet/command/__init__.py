@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import typer
 
+from gaitfleet.command.doctor import doctor
 from gaitfleet.command.inspection import episodes, events, status
 from gaitfleet.command.play import play
 from gaitfleet.command.task import task
+from gaitfleet.command.transfer import export, import_
 from gaitfleet.command.up import up
 
 app = typer.Typer(
@@ -17,10 +19,13 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command()(up)
+app.command()(doctor)
 app.command()(status)
 app.command()(episodes)
 app.command()(events)
 app.command()(play)
+app.command()(export)
+app.command(name="import")(import_)
 app.add_typer(task, name="task")
 
 __all__ = ["app"]

@@ -109,33 +109,16 @@ class Fleet:
         self.children.clear()
 
     def _start_database(self) -> str:
-        port = free_port()
-        directory = self._options.data_dir / "mongodb"
-        directory.mkdir(parents=True, exist_ok=True)
-        program = shutil.which("secantusd-py", path=os.pathsep.join((sysconfig.get_path("scripts"), os.defpath)))
-        if program is None:
-            raise ProcessFailedError(
-                "no database: install the extra gaitfleet[database], or name a MongoDB with --mongodb-uri"
-            )
-        # The oplog keeps whole documents; nothing here reads it, so it is kept short to bound the disk.
-        flags = ["--cache-size", "256M", "--oplog-max-entries", "200", "--oplog-retention-seconds", "60"]
-        command = [program, "--host", "127.0.0.1", "--port", str(port), "--storage-path", str(directory), *flags]
-        child = Child(
-            "database", [*command, "--log-level", "WARNING"], {}, self._logs / "database.log", stop_seconds=20.0
-        )
-        self._add(child)
-        wait_until(lambda: port_is_open(port), child, seconds=60.0)
-        return f"mongodb://127.0.0.1:{port}/"
+        child, uri = start_database(self._options.data_dir / "mongodb", self._logs / "database.log")
+        self.children.append(child)
+        return uri
 
     def _start(self, name: str, module: str, prefix: str, environment: dict[str, str], *, stop_seconds: float) -> Child:
         variables = {prefix + key: value for key, value in environment.items()}
         child = Child(name, [sys.executable, "-m", module], variables, self._logs / f"{name}.log", stop_seconds)
-        self._add(child)
-        return child
-
-    def _add(self, child: Child) -> None:
         child.start()
         self.children.append(child)
+        return child
 
     def _for_run(self, environment: dict[str, str]) -> dict[str, str]:
         return {"REPLAY_API_URL": self.api_url, "RUN": self._options.run, **environment}
@@ -145,3 +128,31 @@ class Fleet:
             return httpx.get(f"{self.api_url}/health/ready", timeout=5.0).status_code == 200
         except httpx.HTTPError:
             return False
+
+
+def start_database(directory: Path, log_path: Path) -> tuple[Child, str]:
+    """Start the embedded database; its process, and its URI as soon as it answers.
+
+    Raises
+    ------
+    ProcessFailedError
+        When it is not installed, or does not start; it is stopped then.
+    """
+    port = free_port()
+    directory.mkdir(parents=True, exist_ok=True)
+    program = shutil.which("secantusd-py", path=os.pathsep.join((sysconfig.get_path("scripts"), os.defpath)))
+    if program is None:
+        raise ProcessFailedError(
+            "no database: install the extra gaitfleet[database], or name a MongoDB with --mongodb-uri"
+        )
+    # The oplog keeps whole documents; nothing here reads it, so it is kept short to bound the disk.
+    flags = ["--cache-size", "256M", "--oplog-max-entries", "200", "--oplog-retention-seconds", "60"]
+    command = [program, "--host", "127.0.0.1", "--port", str(port), "--storage-path", str(directory), *flags]
+    child = Child("database", [*command, "--log-level", "WARNING"], {}, log_path, stop_seconds=20.0)
+    child.start()
+    try:
+        wait_until(lambda: port_is_open(port), child, seconds=60.0)
+    except ProcessFailedError:
+        child.stop()
+        raise
+    return child, f"mongodb://127.0.0.1:{port}/"

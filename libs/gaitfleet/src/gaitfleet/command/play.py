@@ -1,7 +1,9 @@
-"""`gaitfleet play`: a recorded episode as a GIF, a film or a picture."""
+"""`gaitfleet play`: a recorded episode as a page to turn it in, a GIF, a film or a picture."""
 
 from __future__ import annotations
 
+import tempfile
+import webbrowser
 from pathlib import Path
 from typing import Annotated
 from uuid import UUID
@@ -12,6 +14,7 @@ from gaitfleet.command.inspection import DEFAULT_URL, Run, Url, connected
 from gaitfleet.episode import Episode, decode_episode
 from gaitfleet.errors import GaitfleetError, PlaybackError
 from gaitfleet.experiment import load_experiment
+from gaitfleet.playback.page import write_page
 from gaitfleet.task import Task, make_task
 from gaitfleet.task.prosthetics_measures import STEP_SECONDS
 
@@ -24,6 +27,10 @@ def play(
     gif: Annotated[Path | None, typer.Option(help="Write a GIF.")] = None,
     mp4: Annotated[Path | None, typer.Option(help="Write an H.264 film.")] = None,
     png: Annotated[Path | None, typer.Option(help="Write a picture of the last step.")] = None,
+    html: Annotated[
+        Path | None, typer.Option(help="Write one HTML page that plays the episode and lets it be turned (WebGL).")
+    ] = None,
+    open_page: Annotated[bool, typer.Option("--open", help="Open that page in the browser.")] = False,
     every: Annotated[int, typer.Option(min=1, max=100, help="Show each how-many-th step of 10 ms.")] = 4,
     speed: Annotated[float, typer.Option(min=0.01, max=10, help="1: as fast as it was; 0.25: slow motion.")] = 1.0,
     width: Annotated[int, typer.Option(min=160, max=3840, help="Of the picture, in pixels.")] = 800,
@@ -33,14 +40,25 @@ def play(
 ) -> None:
     """Draw a recorded episode: the skeleton, velocity, score, reward terms and muscle activations."""
     try:
-        if not (gif or mp4 or png):
-            raise PlaybackError("say what to write: --gif FILE, --mp4 FILE or --png FILE")
+        if not (gif or mp4 or png or html or open_page):
+            raise PlaybackError("say what to write: --html FILE (or --open), --gif FILE, --mp4 FILE or --png FILE")
         recorded, task = _recorded(episode, file, url, run)
         task = task if experiment is None else make_task(load_experiment(experiment).task)
-        _write(recorded, task, (gif, mp4, png), every, speed, width)
+        if html or open_page:
+            _write_page(recorded, task, html, open_page=open_page)
+        if gif or mp4 or png:
+            _write(recorded, task, (gif, mp4, png), every, speed, width)
     except GaitfleetError as error:
         typer.echo(f"gaitfleet: {error}", err=True)
         raise typer.Exit(1) from None
+
+
+def _write_page(episode: Episode, task: Task | None, html: Path | None, *, open_page: bool) -> None:
+    path = html or Path(tempfile.mkdtemp(prefix="gaitfleet-")) / f"{episode.metadata.episode_id}.html"
+    write_page(path, episode, task)
+    typer.echo(f"{path}: {episode.trajectory.steps} steps, {path.stat().st_size / 1000:.0f} kB")
+    if open_page and not webbrowser.open(path.resolve().as_uri()):
+        raise PlaybackError(f"no browser could be started; open {path} in one")
 
 
 def _write(

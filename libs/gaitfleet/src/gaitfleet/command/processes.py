@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import os
 import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -129,6 +131,24 @@ def wait_until(ready: Callable[[], bool], child: Child, *, seconds: float) -> No
         if time.monotonic() > deadline:
             raise ProcessFailedError(f"{child.name} was not ready after {seconds:g} s; its log is {child.log_path}")
         time.sleep(0.1)
+
+
+@contextmanager
+def only_one(directory: Path, option: str) -> Iterator[None]:
+    """Keep other commands out of a directory, which is made where needed, until this one ends.
+
+    Raises
+    ------
+    ProcessFailedError
+        When another command is using it; names the option that chooses another directory.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    with (directory / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ProcessFailedError(f"another gaitfleet is using {directory}; choose another with {option}") from None
+        yield
 
 
 def port_is_open(port: int) -> bool:

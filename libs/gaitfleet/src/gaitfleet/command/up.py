@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import signal
@@ -21,6 +20,7 @@ from rich.live import Live
 from gaitfleet.client import ReplayClient
 from gaitfleet.command.display import status_table
 from gaitfleet.command.fleet import Fleet, FleetOptions
+from gaitfleet.command.processes import only_one
 from gaitfleet.errors import ApiError, ConflictError, ExperimentError, GaitfleetError, NotFoundError
 from gaitfleet.experiment import Experiment, load_experiment
 from gaitfleet.task import make_task
@@ -66,7 +66,7 @@ def up(
     console = Console(stderr=True, soft_wrap=True, highlight=False)
     try:
         chosen = None if experiment is None else read_experiment(experiment)
-        with _only_one(data_dir), _stop_signals() as stopping:
+        with only_one(data_dir, "--data-dir"), _stop_signals() as stopping:
             _run_fleet(options, chosen, stop_after_episodes, stopping, console)
     except GaitfleetError as error:
         console.print(f"gaitfleet up: {error}", style="red")
@@ -110,17 +110,6 @@ def _stop_signals() -> Iterator[_Stop]:
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
-
-
-@contextmanager
-def _only_one(data_dir: Path) -> Iterator[None]:
-    data_dir.mkdir(parents=True, exist_ok=True)
-    with (data_dir / "lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ExperimentError(f"another gaitfleet is using {data_dir}; choose another with --data-dir") from None
-        yield
 
 
 def _run_fleet(

@@ -7,9 +7,11 @@ numpy and Pillow: no display, GPU or OpenGL library is needed (VTK's wheels cras
 * `geometry`: the model file and its meshes, read
 * `skeleton`: where they are in a state row
 * `scene`: the skeleton and the ground, drawn
-* `panel`: velocity, score, reward terms and activations, drawn
+* `story`: velocity, score, reward terms and activations, as numbers
+* `panel`: the same, drawn
 * `frames`: both as one picture for each step
 * `video`: GIF and MP4
+* `page`: one HTML page that draws the same by WebGL, in `viewer/`, and lets it be turned
 
 `scene`, `panel`, `frames` and `video` need the extra ``gaitfleet[play]``.
 """

@@ -5,17 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 from PIL import Image, ImageDraw
 
 from gaitfleet.episode import Episode
-from gaitfleet.errors import PlaybackError
-from gaitfleet.experiment import ProstheticsRewardSettings, ProstheticsTask
-from gaitfleet.playback.panel import Panel, Story
+from gaitfleet.playback.panel import Panel
 from gaitfleet.playback.scene import SKY, Scene
 from gaitfleet.playback.skeleton import Skeleton, walker_of
-from gaitfleet.task import Task, make_task
-from gaitfleet.task.prosthetics_layout import prosthetics_layout
+from gaitfleet.playback.story import Story, check_shapes, official_task
+from gaitfleet.task import Task
 
 FINER = 2
 """Pictures are drawn this many times larger and then averaged: Pillow's polygons have hard edges."""
@@ -53,7 +50,7 @@ class EpisodeFrames:
         self, episode: Episode, task: Task | None = None, *, width: int = 800, directory: Path | None = None
     ) -> None:
         prosthetic = walker_of(episode.metadata.layout_hash)
-        _check_shapes(episode, prosthetic)
+        check_shapes(episode, prosthetic)
         self._rows = episode.trajectory.state
         self._story = Story.of(episode, task or official_task(episode, prosthetic))
         skeleton = Skeleton(prosthetic, directory)
@@ -79,21 +76,3 @@ class EpisodeFrames:
     def __call__(self, every: int = 1) -> Iterator[Image.Image]:
         """The pictures of `steps(every)`, in order."""
         return map(self.draw, self.steps(every))
-
-
-def _check_shapes(episode: Episode, prosthetic: bool) -> None:
-    """An episode of the API was checked when it was posted; one of a file may be anything."""
-    trajectory = episode.trajectory
-    columns, steps = len(prosthetics_layout("3D", prosthetic)), len(trajectory.reward)
-    if steps < 1 or trajectory.state.shape != (steps + 1, columns):
-        shape = list(trajectory.state.shape)
-        raise PlaybackError(f"state has shape {shape}, must be {[steps + 1, columns]} for {steps} rewards")
-    if not np.isfinite(trajectory.state).all():
-        raise PlaybackError("state holds numbers that are not finite")
-
-
-def official_task(episode: Episode, prosthetic: bool) -> Task:
-    """The challenge's own task of the round that an episode was played in: only round 2 has target velocities."""
-    target = episode.trajectory.target_velocity
-    reward = ProstheticsRewardSettings(preset="round1" if target is None else "round2", scale=1.0)
-    return make_task(ProstheticsTask(prosthetic=prosthetic, round=1 if target is None else 2, reward=reward))

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
 from PIL import ImageDraw, ImageFont
 
-from gaitfleet.episode import Episode
-from gaitfleet.errors import PlaybackError
-from gaitfleet.layout import StateLayout
 from gaitfleet.playback.scene import INK, START, Box, Colour
-from gaitfleet.task.interface import Task
-from gaitfleet.task.prosthetics import ROUND1_VELOCITY
+from gaitfleet.playback.story import Story
 from gaitfleet.task.prosthetics_measures import STEP_SECONDS
 from gaitfleet.trajectory import Float64
 
@@ -27,64 +22,6 @@ ACTIVE = np.array([196.0, 52.0, 44.0])
 
 ROWS = 25
 """Lines of text that the panel is high; fonts and gaps follow from it."""
-
-
-@dataclass(frozen=True)
-class Story:
-    """The numbers of an episode that the panel tells, each for every step.
-
-    Parameters
-    ----------
-    title
-        Whose episode it is.
-    velocity, target
-        [T] in m/s: the pelvis' forward velocity, and what was asked for.
-    score
-        [T]: the simulator's own reward, added up.
-    terms
-        Weighted reward terms by name, each [T].
-    activations
-        Activation of every muscle by name, each [T].
-    """
-
-    title: str
-    velocity: Float64
-    target: Float64
-    score: Float64
-    terms: dict[str, Float64]
-    activations: dict[str, Float64]
-
-    @property
-    def steps(self) -> int:
-        return len(self.velocity)
-
-    @classmethod
-    def of(cls, episode: Episode, task: Task) -> Story:
-        """The story of an episode under a task, whose reward terms are shown.
-
-        Raises
-        ------
-        PlaybackError
-            When the episode's rows are not those of the task.
-        """
-        metadata, trajectory = episode.metadata, episode.trajectory
-        layout: StateLayout = task.description.state_layout
-        if metadata.layout_hash != layout.hash:
-            raise PlaybackError(f"the episode has layout {metadata.layout_hash}, the task {layout.hash}")
-        rows = trajectory.state[1:].astype(np.float64)
-        targets = trajectory.target_velocity
-        policy = f"policy {metadata.policy_version}" if metadata.policy_version else "untrained"
-        return cls(
-            title=f"{metadata.role} episode, {policy}",
-            velocity=rows[:, layout.index("body_vel/pelvis/x")],
-            target=np.full(len(rows), ROUND1_VELOCITY[0]) if targets is None else targets[1:, 0].astype(np.float64),
-            score=np.cumsum(trajectory.reward, dtype=np.float64),
-            terms=task.reward_terms(trajectory),
-            activations={
-                muscle: rows[:, layout.index(f"muscles/{muscle}/activation")]
-                for muscle in task.description.action_names
-            },
-        )
 
 
 class Panel:

@@ -61,7 +61,7 @@ class Skeleton:
             [mesh.triangles + start for mesh, start in zip(self.meshes, starts, strict=False)]
         )
         self.prosthesis: npt.NDArray[np.bool_] = np.concatenate(
-            [np.full(len(mesh.triangles), _is_prosthesis(mesh)) for mesh in self.meshes]
+            [np.full(len(mesh.triangles), is_prosthesis(mesh)) for mesh in self.meshes]
         )
 
     def body(self, name: str, row: Float32) -> Placement:
@@ -78,6 +78,7 @@ class Skeleton:
         return np.concatenate([self.mesh(mesh, row)(mesh.points) for mesh in self.meshes])
 
 
-def _is_prosthesis(mesh: Mesh) -> bool:
+def is_prosthesis(mesh: Mesh) -> bool:
+    """Whether a mesh is part of the prosthesis."""
     # the stump of the tibia belongs to the body "pros_tibia_r" too, but is bone
     return mesh.body.startswith("pros_") and not mesh.file.startswith("tibia")

@@ -1,0 +1,77 @@
+"""From the bodies of an export into a run, through the same door as every other episode."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from gaitfleet.client import Backoff, ReplayClient
+from gaitfleet.episode import encode_for_run
+from gaitfleet.errors import ApiUnavailableError, CodecError, ConflictError, LimitedError, RejectedError, TransferError
+from gaitfleet.transfer.bodies import read_body, read_manifest
+from gaitfleet.wire import EpisodeReceipt, EpisodeSummary, RunDescription
+
+ATTEMPTS = 8
+"""Tries while the API is away or asks to wait: about half a minute."""
+
+
+@dataclass(frozen=True, slots=True)
+class Imported:
+    """What became of one episode.
+
+    Parameters
+    ----------
+    stored
+        False when it was there already, or was refused.
+    problem
+        Why it was refused; None when it was not.
+    """
+
+    summary: EpisodeSummary
+    stored: bool
+    problem: str | None = None
+
+
+def import_episodes(client: ReplayClient, target: RunDescription, directory: Path) -> Iterator[Imported]:
+    """Post every exported episode to a run, oldest first. Each is stored whole or not at all.
+
+    Raises
+    ------
+    ApiError
+        When the API is away for long, or does not let this client post.
+    """
+    for summary in read_manifest(directory):
+        try:
+            body = encode_for_run(read_body(directory, summary), target.run)
+            receipt = _post(client, body)
+        except (TransferError, CodecError, RejectedError, ConflictError) as error:
+            yield Imported(summary, stored=False, problem=str(error))
+        else:
+            yield Imported(summary, stored=receipt.stored)
+
+
+def check_layout(source: RunDescription, target: RunDescription) -> None:
+    """Refuse at once what would be refused episode by episode.
+
+    Raises
+    ------
+    TransferError
+        When the rows of one run are not those of the other.
+    """
+    if source.layout_hash != target.layout_hash:
+        raise TransferError(
+            f"the episodes of {source.run!r} have layout {source.layout_hash}, "
+            f"run {target.run!r} has layout {target.layout_hash}: their states are not the same"
+        )
+
+
+def _post(client: ReplayClient, body: bytes) -> EpisodeReceipt:
+    backoff = Backoff()
+    for _ in range(ATTEMPTS - 1):
+        try:
+            return client.post_episode(body)
+        except (LimitedError, ApiUnavailableError) as error:
+            time.sleep(backoff.next_seconds(at_least=error.retry_after_seconds))
+    return client.post_episode(body)
