@@ -9,6 +9,7 @@
     │   └── EpisodeError         an episode that breaks a rule; names the field and the value
     ├── PolicyError              a policy that cannot be evaluated
     ├── PlaybackError            an episode that cannot be drawn: not a walker's, or meshes or packages are missing
+    ├── AnalysisError            an analysis that cannot be written: packages are missing, or the disk refuses
     └── ApiError                 the replay API could not or would not answer
         ├── ApiUnavailableError  no answer, or 5xx, after all retries
         ├── NotFoundError        404: no such run, episode, checkpoint or policy
@@ -65,6 +66,10 @@ class PolicyError(GaitfleetError):
 
 class PlaybackError(GaitfleetError):
     """An episode that cannot be drawn."""
+
+
+class AnalysisError(GaitfleetError):
+    """An analysis that cannot be written."""
 
 
 class ApiError(GaitfleetError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typer
 
+from gaitfleet.command.analyze import analyze
 from gaitfleet.command.inspection import episodes, events, status
 from gaitfleet.command.play import play
 from gaitfleet.command.task import task
@@ -21,6 +22,7 @@ app.command()(status)
 app.command()(episodes)
 app.command()(events)
 app.command()(play)
+app.command()(analyze)
 app.add_typer(task, name="task")
 
 __all__ = ["app"]

@@ -41,11 +41,16 @@ class WalkerChecks:
         Which of its columns never move.
     fall_height
         Lowest height of the pelvis in m at which any episode of the run goes on.
+
+    Attributes
+    ----------
+    limits
+        Lowest and highest value of every column, each [S].
     """
 
     def __init__(self, layout: StateLayout, model: Model, fall_height: float) -> None:
         self._layout = layout
-        self._low, self._high = column_limits(layout, fall_height)
+        self.limits = column_limits(layout, fall_height)
         self._is_height = np.array([is_height(column) for column in layout.columns])
         self._moving = np.array([_moves(column, model) for column in layout.columns])
         pairs = [
@@ -81,24 +86,22 @@ class WalkerChecks:
             detail = f"{column.name} is {state[0, constant[0]]:g} {column.unit} in all {len(state)} rows"
             yield CONSTANT_COLUMNS.broken(detail, len(constant), len(constant))
 
-    def outside(self, state: Float32) -> Mask:
-        """Whether each value is beyond the limits of its column, [T+1, S]."""
-        return (state < self._low) | (state > self._high)
-
     def _limits(self, state: Float32) -> Iterator[Finding]:
-        outside = self.outside(state)
+        low, high = self.limits
+        outside = (state < low) | (state > high)
         for rule, columns in ((IMPOSSIBLE_HEIGHT, self._is_height), (BEYOND_LIMITS, ~self._is_height)):
             wrong = outside & columns
             if wrong.any():
                 yield self._farthest(rule, state, wrong)
 
     def _farthest(self, rule: Rule, state: Float32, wrong: Mask) -> Finding:
-        beyond = np.where(wrong, np.maximum(self._low - state, state - self._high), 0)
+        low, high = self.limits
+        beyond = np.where(wrong, np.maximum(low - state, state - high), 0)
         # relative to the width of the limits: newtons and radians cannot be compared
-        share = beyond / np.where(np.isfinite(self._high - self._low), self._high - self._low, 1)
+        share = beyond / np.where(np.isfinite(high - low), high - low, 1)
         row, i = np.unravel_index(share.argmax(), share.shape)
         column, value = self._layout.columns[i], state[row, i]
-        limit = self._low[i] if value < self._low[i] else self._high[i]
+        limit = low[i] if value < low[i] else high[i]
         detail = f"{column.name} is {value:.4g} {column.unit} in row {row}, limit {limit:.4g}"
         return rule.broken(detail, value, wrong.sum(), limit=limit)
 
