@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
+from uuid import UUID
 
 import numpy as np
 import pytest
@@ -61,7 +62,7 @@ def test_the_page_stands_alone_and_the_pictures_lie_beside_it(played: Fleet, tmp
     arguments = ["analyze", played.run, "--url", played.url, "--output", str(tmp_path / "new" / "folder")]
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 0, result.output
-    assert "frozen_actions  1 episode" in result.output
+    assert "frozen_actions  1 episode. " in result.output
     written = {path.name: path for path in (tmp_path / "new" / "folder").iterdir()}
     assert written.keys() == {"analysis.html", "returns.png", "terms.png", "endings.png"} | {
         f"{name}.png" for name in ("lengths", "findings", "actions")
@@ -86,6 +87,16 @@ def test_only_so_many_episodes_are_read_and_the_numbers_are_theirs(played: Fleet
     assert [column.quantiles[1] for column in analysis.columns] == pytest.approx(np.median(rows, axis=0))
     assert analysis.action_histogram.sum() == pytest.approx(1)
     assert analysis.findings["frozen_actions"].episodes == 1
+
+
+def test_episodes_are_listed_by_id_and_by_finding(played: Fleet) -> None:
+    arguments = ["episodes", "--run", played.run, "--url", played.url]
+    everything = CliRunner().invoke(app, arguments).output.splitlines()
+    assert len(everything) == 1 + EPISODES
+    (line,) = CliRunner().invoke(app, [*arguments, "--finding", "frozen_actions"]).output.splitlines()[1:]
+    UUID(line.split()[0])
+    assert line.split()[-1] == "frozen_actions"
+    assert line in everything
 
 
 def test_a_run_without_episodes_has_a_page(api: str, tmp_path: Path) -> None:

@@ -76,11 +76,14 @@ def _overview(analysis: Analysis) -> Table:
 
 
 def _findings(analysis: Analysis) -> Table:
-    rows = finding_rows(analysis)
-    table = _table("findings" if rows else "findings: none")
+    table = _table("findings")
     table.show_header = False
+    rows = finding_rows(analysis)
     for row in rows:
-        table.add_row(row.name, f"{row.episodes} episodes. {row.says} Worst: {row.detail}; episode {row.example}")
+        count = f"{row.episodes} episode{'s' * (row.episodes != 1)}"
+        table.add_row(row.name, f"{count}. {row.says} Worst: {row.detail}; episode {row.example}")
+    if not rows:
+        table.add_row("none", "every episode that was read passes every check")
     return table
 
 

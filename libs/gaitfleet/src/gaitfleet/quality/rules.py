@@ -23,7 +23,7 @@ BEYOND_LIMITS = Rule(
     "A value is outside what its column can physically be.",
     0.0,
     "values",
-    "The limits of `gaitfleet analyze`: two to five times the extremes measured.",
+    "`limits.py` has them; activations aside, good data went two thirds of the way to one at most.",
 )
 POSITION_JUMP = Rule(
     "position_jump",
