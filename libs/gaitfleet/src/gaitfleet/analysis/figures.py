@@ -13,7 +13,7 @@ import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
+from matplotlib.ticker import MultipleLocator, PercentFormatter
 
 from gaitfleet.analysis.collect import ACTION_BINS, Analysis
 from gaitfleet.quality import RULES
@@ -264,6 +264,7 @@ def _limits(analysis: Analysis, figure: Figure, count: int = 15) -> bool:
     axes = figure.subplots()
     axes.barh(names, shares, color=[VERMILION if share > 1 else BLUE for share in shares])
     axes.set_xlim(0, min(2, max(1.05, *shares)))  # far beyond is as bad as twice
+    axes.xaxis.set_major_locator(MultipleLocator(0.5 if max(shares) > 1.1 else 0.2))
     axes.axvline(1, color="black", linewidth=1.2, linestyle="--")
     axes.xaxis.set_major_formatter(PercentFormatter(1))
     axes.set_xlabel("of the way to the limit")
