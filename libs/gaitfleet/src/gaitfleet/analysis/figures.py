@@ -260,10 +260,11 @@ def _limits(analysis: Analysis, figure: Figure, count: int = 15) -> bool:
     if not used:
         return False
     figure.set_size_inches(WIDTH_INCHES, 4.6)
-    shares, names = zip(*used[:count][::-1], strict=True)
+    names = [name for _, name in used[:count][::-1]]
+    shares = [min(2.0, share) for share, _ in used[:count][::-1]]  # far beyond is as bad as twice
     axes = figure.subplots()
     axes.barh(names, shares, color=[VERMILION if share > 1 else BLUE for share in shares])
-    axes.set_xlim(0, min(2, max(1.05, *shares)))  # far beyond is as bad as twice
+    axes.set_xlim(0, max(1.05, *shares))
     axes.xaxis.set_major_locator(MultipleLocator(0.5 if max(shares) > 1.1 else 0.2))
     axes.axvline(1, color="black", linewidth=1.2, linestyle="--")
     axes.xaxis.set_major_formatter(PercentFormatter(1))
