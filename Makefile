@@ -44,7 +44,7 @@ install-dev: $(VENV)/.installed-dev ## Install what tests and checks need, too
 $(VENV)/.installed: constraints.txt $(PACKAGES:%=%/pyproject.toml)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
-	  -e 'libs/gaitfleet[command,database,parquet,play]' -e services/replay-api -e services/trainer \
+	  -e 'libs/gaitfleet[analyze,command,database,parquet,play]' -e services/replay-api -e services/trainer \
 	  -e 'services/rollout[opensim,gymnasium]'
 	touch $@
 

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from gaitfleet.quality import RULES
+
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = [path for path in ROOT.glob("**/*.md") if not any(part.startswith(".") for part in path.parts)]
 
@@ -21,3 +23,8 @@ def test_the_readme_puts_a_file_path_on_every_arrow_of_the_loop() -> None:
     arrows = [line for line in readme.splitlines() if re.match(r"\| \S+ → \S+ \|", line)]
     assert len(arrows) == 4
     assert all(len(re.findall(r"\.py\)", arrow)) >= 3 for arrow in arrows)
+
+
+def test_the_page_on_analysis_lists_every_check() -> None:
+    page = (ROOT / "docs" / "analysis.md").read_text(encoding="utf-8")
+    assert re.findall(r"^\| `([a-z_]+)` \|", page, re.MULTILINE) == list(RULES)

@@ -75,6 +75,8 @@ def test_an_episode_is_posted_listed_and_read_back(fleet: Fleet) -> None:
         "mean_speed_m_per_s": None,
         "lowest_pelvis_m": None,
         "foot_contacts": None,
+        "walked": None,
+        "findings": [],
         "started_at": started.isoformat().replace("+00:00", "Z"),
         "stored_at": summary["stored_at"],
         "wall_seconds": 1.5,
@@ -201,6 +203,7 @@ def test_status_tells_what_is_stored_held_sampled_and_trained(fleet: Fleet) -> N
         "mean_learned_return": pytest.approx(sum(scores) / 2, rel=1e-5),
         "mean_steps": 30.0,
         "policy_version": 7,
+        "walked_episodes": None,
     }
     expected = {
         "run": fleet.run,
@@ -216,6 +219,7 @@ def test_status_tells_what_is_stored_held_sampled_and_trained(fleet: Fleet) -> N
         "checkpoints_published": 1,
         "failures": {"watchdog": 1},
         "rejected": {},
+        "findings": {},
     }
     assert {name: status[name] for name in expected} == expected
     assert status["lease"]["epoch"] == epoch

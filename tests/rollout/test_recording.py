@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from gaitfleet.checksum import trajectory_checksum
 from rollout.recording import Recording, RecordingShape, SharedBlock
 
 SHAPE = RecordingShape(time_limit_steps=10, state_size=4, action_size=2)
@@ -15,6 +16,7 @@ def recording() -> Recording:
     """Five steps, and a sixth that is being written."""
     recording = Recording(SharedBlock(SHAPE.nbytes), SHAPE)
     recording.begin()
+    recording.commit(0)
     for step in range(5):
         recording.state[step + 1] = step + 1
         recording.decision[step] = 1
@@ -67,3 +69,23 @@ def test_a_second_recording_on_the_same_block_sees_the_same(recording: Recording
     one.commit(3)
     one.stop = True
     assert (other.state[2, 1], other.steps, other.stop) == (7, 3, True)
+
+
+@pytest.mark.parametrize(("name", "row"), [("state", 0), ("state", 5), ("action", 2), ("reward", 4), ("decision", 1)])
+def test_the_checksum_is_of_what_was_committed_and_not_of_what_became_of_it(
+    recording: Recording, name: str, row: int
+) -> None:
+    trajectory = recording.trajectory(None)
+    assert trajectory is not None
+    assert recording.checksum(5) == trajectory_checksum(trajectory)
+    getattr(recording, name)[row] += 1
+    trajectory = recording.trajectory(None)
+    assert trajectory is not None
+    assert recording.checksum(5) != trajectory_checksum(trajectory)
+
+
+def test_an_episode_that_is_cut_has_the_checksum_of_what_is_left(recording: Recording) -> None:
+    recording.state[4, 1] = np.nan
+    trajectory = recording.trajectory(None)
+    assert trajectory is not None
+    assert recording.checksum(trajectory.steps) == trajectory_checksum(trajectory)

@@ -18,6 +18,7 @@ import numpy as np
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
 from gaitfleet import codec
+from gaitfleet.checksum import trajectory_checksum
 from gaitfleet.errors import EpisodeError
 from gaitfleet.identity import RUN_PATTERN
 from gaitfleet.task.interface import TaskDescription
@@ -76,6 +77,13 @@ class EpisodeMetadata(BaseModel):
     wall_seconds: float = Field(ge=0, le=1e7, description="Wall-clock time it took.")
     origin: EpisodeOrigin | None = Field(
         default=None, description="For an episode imported from another run: which. Left out elsewhere."
+    )
+    rows_checksum: int | None = Field(
+        default=None,
+        ge=0,
+        lt=1 << 32,
+        description="CRC-32 that the simulator took of every row as it was recorded (`checksum.py`); the store takes "
+        "it again and refuses the episode when they differ.",
     )
 
 
@@ -169,11 +177,24 @@ def check_episode(episode: Episode, run: str, task: TaskDescription) -> None:
         step = 0 if trajectory.decision[0] != 1 else int(np.argmax(trajectory.decision > 1))
         message = f"decision[{step}] is {trajectory.decision[step]}; step 0 must be 1, every other 0 or 1"
         raise EpisodeError(message, field=f"decision[{step}]", reason="bounds")
+    _check_rows_unchanged(metadata, trajectory)
     held = (trajectory.action[1:] != trajectory.action[:-1]).any(axis=1) & (trajectory.decision[1:] == 0)
     if held.any():
         step = int(np.argmax(held)) + 1
         message = f"action[{step}] differs from action[{step - 1}] although decision[{step}] is 0"
         raise EpisodeError(message, field=f"decision[{step}]", reason="bounds")
+
+
+def _check_rows_unchanged(metadata: EpisodeMetadata, trajectory: Trajectory) -> None:
+    if metadata.rows_checksum is None:
+        return
+    checksum = trajectory_checksum(trajectory)
+    if checksum != metadata.rows_checksum:
+        message = (
+            f"rows_checksum is {metadata.rows_checksum:08x} where the simulator recorded the rows, {checksum:08x} as "
+            "they arrived: something has changed them in between"
+        )
+        raise EpisodeError(message, field="rows_checksum", reason="checksum")
 
 
 def _check_shapes(trajectory: Trajectory, task: TaskDescription) -> None:

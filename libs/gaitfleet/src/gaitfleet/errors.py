@@ -10,6 +10,7 @@
     ├── PolicyError              a policy that cannot be evaluated
     ├── TransferError            an export that cannot be written or read; names the file
     ├── PlaybackError            an episode that cannot be drawn: not a walker's, or meshes or packages are missing
+    ├── AnalysisError            an analysis that cannot be written: packages are missing, or the disk refuses
     └── ApiError                 the replay API could not or would not answer
         ├── ApiUnavailableError  no answer, or 5xx, after all retries
         ├── NotFoundError        404: no such run, episode, checkpoint or policy
@@ -70,6 +71,10 @@ class TransferError(GaitfleetError):
 
 class PlaybackError(GaitfleetError):
     """An episode that cannot be drawn."""
+
+
+class AnalysisError(GaitfleetError):
+    """An analysis that cannot be written."""
 
 
 class ApiError(GaitfleetError):

@@ -14,6 +14,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 from gaitfleet.episode import Ending, EndingReason, EpisodeOrigin, Role
 from gaitfleet.experiment import Experiment
 from gaitfleet.identity import RUN_PATTERN
+from gaitfleet.quality.finding import Finding
 
 RunId = Annotated[str, Field(pattern=RUN_PATTERN, description="Id of the run, a DNS label.")]
 Name = Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9._-]+$")]
@@ -72,6 +73,14 @@ class EpisodeSummary(Wire):
     lowest_pelvis_m: float | None = Field(description="Lowest height of the pelvis in metres; null for other tasks.")
     foot_contacts: int | None = Field(
         description="Alternating foot contacts: times that the loaded foot changed; null for other tasks."
+    )
+    walked: bool | None = Field(
+        default=None,
+        description="Whether it is walking: to the time limit, at 0.5 m/s or more, on alternating feet; null for other "
+        "tasks, and for episodes stored before this was asked.",
+    )
+    findings: list[Finding] = Field(
+        default_factory=list, description="Checks of the data and of the behaviour that it did not pass, once each."
     )
     started_at: AwareDatetime = Field(description="When it began.")
     stored_at: AwareDatetime = Field(description="When the store took it.")
@@ -244,6 +253,9 @@ class ReturnStatistics(Wire):
     mean_learned_return: float = Field(description="Mean of the return that is learned.")
     mean_steps: float = Field(description="Mean length in simulator steps.")
     policy_version: int = Field(description="Newest policy among them.")
+    walked_episodes: int | None = Field(
+        default=None, description="How many of them are walking; null for tasks without a walker."
+    )
 
 
 class RunStatus(Wire):
@@ -270,6 +282,9 @@ class RunStatus(Wire):
     workers: list[WorkerStatus] = Field(description="Workers heard of within the last half minute.")
     failures: dict[str, int] = Field(description="Simulator failures by kind, since the API started.")
     rejected: dict[str, int] = Field(description="Refused episodes by reason, since the API started.")
+    findings: dict[str, int] = Field(
+        default_factory=dict, description="Episodes that did not pass a check, by finding, since the API started."
+    )
 
 
 class ReadinessReport(Wire):

@@ -59,6 +59,9 @@ class Metrics:
         )
         self.duplicates = self._counter("rl_replay_duplicate_episodes_total", "Episodes posted again.", _RUN)
         self.rejected = self._counter("rl_replay_rejected_episodes_total", "Episodes refused.", ["run_id", "reason"])
+        self.findings = self._counter(
+            "rl_replay_findings_total", "Stored episodes that did not pass a check.", ["run_id", "finding"]
+        )
         self.policy_lag = self._histogram(
             "rl_replay_insert_policy_lag_steps", "Head minus the policy that acted, at insertion.", _RUN, _LAG_STEPS
         )

@@ -72,6 +72,7 @@ class Recorder:
             accuracy=self._accuracy,
             started_at=play.started_at,
             wall_seconds=wall_seconds,
+            rows_checksum=slot.recording.checksum(trajectory.steps),
         )
         episode = Episode(metadata, trajectory)
         return EpisodeRecord(episode, encode_episode(episode))

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from gaitfleet.checksum import first_checksum, next_checksum
 from gaitfleet.task.interface import TaskDescription
 from gaitfleet.trajectory import Float32, Trajectory
 
@@ -72,6 +73,7 @@ class RecordingShape:
             "action": ("f4", (steps, self.action_size)),
             "reward": ("f4", (steps,)),
             "step_seconds": ("f4", (steps,)),
+            "checksum": ("u4", (steps + 1,)),
             "decision": ("u1", (steps,)),
         }
 
@@ -112,6 +114,7 @@ class Recording:
         self.reward: Float32 = views["reward"]
         self.step_seconds: Float32 = views["step_seconds"]
         self.decision: npt.NDArray[np.uint8] = views["decision"]
+        self._checksum: npt.NDArray[np.uint32] = views["checksum"]
         self._counters: npt.NDArray[np.int64] = views["counters"]
 
     @property
@@ -143,9 +146,19 @@ class Recording:
         self._counters[_BEATS] += 1
 
     def commit(self, steps: int) -> None:
-        """All of the first `steps` steps, and the row after them, is written."""
+        """Step number `steps`, and the row after it, is written; 0: the row after reset."""
+        row, before = self.state[steps], steps - 1
+        if steps == 0:
+            self._checksum[0] = first_checksum(row)
+        else:
+            step = self.action[before], self.reward[before], self.decision[before], row
+            self._checksum[steps] = next_checksum(int(self._checksum[before]), *step)
         self._counters[_STEPS] = steps
         self._counters[_BEATS] += 1
+
+    def checksum(self, steps: int) -> int:
+        """CRC-32 of the first `steps` steps, each as it was when it was committed (`gaitfleet.checksum`)."""
+        return int(self._checksum[steps])
 
     def trajectory(self, target_velocity: Float32 | None) -> Trajectory | None:
         """A copy of what was recorded, up to the first number that is not finite; None when not one step is left.

@@ -80,7 +80,7 @@ def _reset(environment: Environment, recording: Recording, seed: int, target_vel
     recording.begin()
     environment.reset(seed, recording.state[0], target_velocity)
     _check_finite(recording.state[0], 0.0, 0)
-    recording.beat()
+    recording.commit(0)
 
 
 def _last_step(

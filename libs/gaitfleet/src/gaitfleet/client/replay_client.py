@@ -158,6 +158,7 @@ class ReplayClient:
         worker: str | None = None,
         ending: str | None = None,
         policy_version: int | None = None,
+        finding: str | None = None,
     ) -> wire.EpisodePage:
         """A page of episodes, newest first."""
         query = {
@@ -167,6 +168,7 @@ class ReplayClient:
             "worker": worker,
             "ending": ending,
             "policy_version": policy_version,
+            "finding": finding,
         }
         return self._json(wire.EpisodePage, "GET", "/episodes", params=_given(query))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typer
 
+from gaitfleet.command.analyze import analyze
 from gaitfleet.command.doctor import doctor
 from gaitfleet.command.inspection import episodes, events, status
 from gaitfleet.command.play import play
@@ -26,6 +27,7 @@ app.command()(events)
 app.command()(play)
 app.command()(export)
 app.command(name="import")(import_)
+app.command()(analyze)
 app.add_typer(task, name="task")
 
 __all__ = ["app"]

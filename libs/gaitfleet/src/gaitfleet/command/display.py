@@ -33,6 +33,8 @@ def _rows(status: RunStatus) -> list[tuple[str, str]]:
         ("workers", _workers(status)),
         ("failures", ", ".join(f"{kind}: {count}" for kind, count in sorted(status.failures.items())) or "none"),
     ]
+    if status.findings:
+        rows.append(("findings", ", ".join(f"{name}: {count}" for name, count in sorted(status.findings.items()))))
     if status.rejected:
         rows.append(("rejected", ", ".join(f"{reason}: {count}" for reason, count in sorted(status.rejected.items()))))
     return rows
@@ -43,9 +45,10 @@ def _loading(status: RunStatus) -> str:
 
 
 def _returns(returns: ReturnStatistics) -> str:
+    walked = "" if returns.walked_episodes is None else f", {returns.walked_episodes} walked"
     return (
         f"{returns.mean_simulator_return:,.1f} (best {returns.best_simulator_return:,.1f}), "
-        f"{returns.mean_steps:.0f} steps, over {returns.episodes} episodes, policy {returns.policy_version:,}"
+        f"{returns.mean_steps:.0f} steps, over {returns.episodes} episodes{walked}, policy {returns.policy_version:,}"
     )
 
 

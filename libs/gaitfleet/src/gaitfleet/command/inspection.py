@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Annotated
 
@@ -24,6 +24,9 @@ Json = Annotated[bool, typer.Option("--json", help="JSON instead of a table.")]
 
 DEFAULT_URL = "http://127.0.0.1:8080"
 
+WIDE_COLUMNS = 140
+"""Columns of a terminal that shows everything of an episode on one line; an id alone has 36."""
+
 
 def status(url: Url = DEFAULT_URL, run: Run = None, as_json: Json = False) -> None:
     """How a run stands: episodes, returns, updates, samples per insert, checkpoint, workers, failures."""
@@ -39,16 +42,17 @@ def episodes(
     url: Url = DEFAULT_URL,
     run: Run = None,
     role: Annotated[str | None, typer.Option(help="Only train, random or evaluate.")] = None,
+    finding: Annotated[str | None, typer.Option(help="Only those with this finding, as statue or dive.")] = None,
     limit: Annotated[int, typer.Option(min=1, max=1000, help="How many.")] = 20,
     as_json: Json = False,
 ) -> None:
-    """The newest episodes, one line each."""
+    """The newest episodes, one line each; a terminal narrower than 140 columns shows the most important ones."""
     with connected(url, run) as client:
-        page = client.episodes(limit=limit, role=role)
+        page = client.episodes(limit=limit, role=role, finding=finding)
         if as_json:
             typer.echo(json.dumps(page.model_dump(mode="json"), indent=2))
         else:
-            print_table(_episode_table(page.episodes))
+            print_table(_episode_table(page.episodes, _console().width))
 
 
 def events(
@@ -71,7 +75,11 @@ def events(
 
 def print_table(table: Table) -> None:
     """A table on standard output; never cut where that is a file or a pipe."""
-    Console(width=None if sys.stdout.isatty() else 200).print(table)
+    _console().print(table)
+
+
+def _console() -> Console:
+    return Console(width=None if sys.stdout.isatty() else 200)
 
 
 @contextmanager
@@ -95,22 +103,29 @@ def _newest_run(url: str, token: str | None) -> str:
     return runs[0].run
 
 
-def _episode_table(rows: list[EpisodeSummary]) -> Table:
-    """One line an episode, within 80 characters."""
+_COLUMNS: dict[str, Callable[[EpisodeSummary], str]] = {
+    "id": lambda row: str(row.episode_id),
+    "stored": lambda row: f"{row.stored_at:%m-%d %H:%M:%S}",
+    "role": lambda row: row.role,
+    "worker": lambda row: row.worker,
+    "policy": lambda row: str(row.policy_version),
+    "ending": lambda row: row.ending_reason,
+    "steps": lambda row: str(row.steps),
+    "score": lambda row: f"{row.simulator_return:.1f}",
+    "distance": lambda row: "" if row.distance_m is None else f"{row.distance_m:.2f} m",
+    "contacts": lambda row: "" if row.foot_contacts is None else str(row.foot_contacts),
+    "findings": lambda row: ", ".join(finding.name for finding in row.findings),
+}
+_NUMBERS = ("policy", "steps", "score", "distance", "contacts")
+_NARROW = ("id", "ending", "steps", "score", "findings")
+
+
+def _episode_table(rows: list[EpisodeSummary], width: int) -> Table:
+    """One line an episode, with what fits; findings alone may take more lines."""
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
-    for name in ("stored", "role", "worker", "policy", "ending", "steps", "score", "distance", "contacts"):
-        words = name in ("stored", "role", "worker", "ending")
-        table.add_column(name, justify="left" if words else "right", no_wrap=True)
+    names = tuple(_COLUMNS) if width >= WIDE_COLUMNS else _NARROW
+    for name in names:
+        table.add_column(name, justify="right" if name in _NUMBERS else "left", no_wrap=name != "findings")
     for row in rows:
-        table.add_row(
-            f"{row.stored_at:%m-%d %H:%M:%S}",
-            row.role,
-            row.worker,
-            str(row.policy_version),
-            row.ending_reason,
-            str(row.steps),
-            f"{row.simulator_return:.1f}",
-            "" if row.distance_m is None else f"{row.distance_m:.2f} m",
-            "" if row.foot_contacts is None else str(row.foot_contacts),
-        )
+        table.add_row(*(_COLUMNS[name](row) for name in names))
     return table

@@ -58,9 +58,12 @@ async def list_episodes(
     worker: Annotated[str | None, Query(max_length=100, description="Only of this worker.")] = None,
     ending: Annotated[Ending | None, Query(description="Only those that ended like this.")] = None,
     policy_version: Annotated[int | None, Query(ge=0, lt=1 << 53, description="Only those of this policy.")] = None,
+    finding: Annotated[
+        str | None, Query(pattern=r"^[a-z_]{1,50}$", description="Only those with this finding, as `statue`.")
+    ] = None,
 ) -> EpisodePage:
     await context.registry.record(run)
-    chosen = EpisodeFilter(role, worker, ending, policy_version)
+    chosen = EpisodeFilter(role, worker, ending, policy_version, finding)
     page = await context.stores.episodes.page(run, chosen, before, limit)
     return EpisodePage(episodes=page, next_before=page[-1].episode_id if len(page) == limit else None)
 

@@ -7,19 +7,22 @@ from collections import Counter
 from typing import Any
 
 from gaitfleet.episode import EpisodeMetadata
-from replay_api.constants import REJECTION_EVENTS_PER_MINUTE
+from gaitfleet.wire import EpisodeSummary
+from replay_api.constants import MAX_WORKERS_PER_RUN, REJECTION_EVENTS_PER_MINUTE
 from replay_api.errors import ServiceError, UnavailableError
 from replay_api.metrics import Metrics
 from replay_api.storage.events import EventStore
 
 
 class EventLog:
-    """The history of every run, and the counts of refused episodes."""
+    """The history of every run, and the counts of refused episodes and of findings."""
 
     def __init__(self, store: EventStore, metrics: Metrics) -> None:
         self._store = store
         self._metrics = metrics
         self._rejected: dict[str, Counter[str]] = {}
+        self._found: dict[str, Counter[str]] = {}
+        self._found_of_worker: dict[str, Counter[tuple[str, str]]] = {}
         self._window: dict[tuple[str, str], tuple[int, int, int]] = {}  # (run, reason): minute, kept, left out
 
     async def add(self, run: str, kind: str, **data: Any) -> None:
@@ -29,6 +32,30 @@ class EventLog:
     def rejected(self, run: str) -> dict[str, int]:
         """Refused episodes by reason, since the start."""
         return dict(self._rejected.get(run, {}))
+
+    def findings(self, run: str) -> dict[str, int]:
+        """Episodes by finding, since the start."""
+        return dict(self._found.get(run, {}))
+
+    async def found(self, summary: EpisodeSummary) -> None:
+        """Count the findings of a stored episode; events are kept of a worker's first, tenth, hundredth, … of each."""
+        run = summary.run
+        by_worker = self._found_of_worker.setdefault(run, Counter())
+        for finding in summary.findings:
+            self._found.setdefault(run, Counter())[finding.name] += 1
+            self._metrics.findings.labels(run, finding.name).inc()
+            key = summary.worker, finding.name
+            if key not in by_worker and len(by_worker) >= MAX_WORKERS_PER_RUN:
+                continue  # whoever invents workers fills neither the memory nor the history
+            by_worker[key] += 1
+            if not _is_power_of_ten(count := by_worker[key]):
+                continue
+            data = finding.model_dump(exclude={"name", "count"}) | {"finding": finding.name, "episodes": count}
+            data |= {"episode_id": str(summary.episode_id), "worker": summary.worker, "role": summary.role}
+            try:
+                await self.add(run, "episode_finding", **data)
+            except UnavailableError:
+                return  # it stands in the episode, too
 
     async def reject(self, run: str, error: ServiceError, metadata: EpisodeMetadata | None) -> None:
         """Count a refused episode, and keep an event unless this reason had its share this minute."""
@@ -52,3 +79,7 @@ class EventLog:
             await self.add(run, "episode_rejected", **data)
         except UnavailableError:
             return  # the refusal holds without the event
+
+
+def _is_power_of_ten(count: int) -> bool:
+    return str(count).strip("0") == "1"

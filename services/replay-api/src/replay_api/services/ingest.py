@@ -72,7 +72,12 @@ class Ingest:
     async def _check(self, opened: OpenRun, body: bytes, *, compressed: bool) -> Checked:
         def work() -> Checked:
             return check_body(
-                body, compressed=compressed, run=opened.run, task=opened.task, limit_bytes=self._limit_bytes
+                body,
+                compressed=compressed,
+                run=opened.run,
+                task=opened.task,
+                checks=opened.checks,
+                limit_bytes=self._limit_bytes,
             )
 
         try:
@@ -95,6 +100,8 @@ class Ingest:
 
     async def _keep(self, opened: OpenRun, checked: Checked) -> bool:
         summary = checked.summary
+        if (repeated := opened.repeats(checked.played)) is not None:
+            summary.findings.append(repeated)
         key = key_of(opened.run, summary.episode_id)
         # Noted before the insert, so that the follower does not take in what is on its way here.
         mine = opened.recent.add(key)
@@ -110,6 +117,7 @@ class Ingest:
             await self._compare(opened, checked)
             return False
         await opened.admit(summary, checked.transitions)
+        await self._events.found(summary)
         if summary.role == "evaluate":
             await self._evaluations.note(opened, summary.policy_version)
         self._retention.consider(opened)

@@ -9,6 +9,8 @@ import numpy as np
 from gaitfleet import codec
 from gaitfleet.episode import Episode, EpisodeMetadata, check_episode, content_digest, decode_episode
 from gaitfleet.errors import CodecError
+from gaitfleet.quality.checks import EpisodeChecks
+from gaitfleet.quality.repeats import Played
 from gaitfleet.task.interface import Task
 from gaitfleet.wire import EpisodeSummary
 from replay_api.errors import RejectedError, ServiceError, TooLargeError
@@ -28,11 +30,14 @@ class Checked:
         The body, compressed.
     transitions
         Rows for the cache; None for evaluation episodes, which are never sampled.
+    played
+        To know the same episode again.
     """
 
     summary: EpisodeSummary
     content: bytes
     transitions: Transitions | None
+    played: Played
 
 
 class BrokenEpisodeError(Exception):
@@ -44,7 +49,9 @@ class BrokenEpisodeError(Exception):
         self.metadata = metadata
 
 
-def check_body(body: bytes, *, compressed: bool, run: str, task: Task, limit_bytes: int) -> Checked:
+def check_body(
+    body: bytes, *, compressed: bool, run: str, task: Task, checks: EpisodeChecks, limit_bytes: int
+) -> Checked:
     """Decompress, decode, check and featurise. Runs in a thread: milliseconds of it are spent without the
     interpreter's lock.
 
@@ -64,21 +71,22 @@ def check_body(body: bytes, *, compressed: bool, run: str, task: Task, limit_byt
         kind = TooLargeError if error.reason == "too_large" else RejectedError
         raise BrokenEpisodeError(kind(str(error), field=error.field, reason=error.reason), metadata) from None
     try:
-        summary = summary_of(episode, task, raw)
+        summary = summary_of(episode, task, checks, raw)
         transitions = None if metadata.role == "evaluate" else transitions_of(episode, task)
         _check_derived(summary, transitions)
     except RejectedError as error:
         raise BrokenEpisodeError(error, metadata) from None
-    return Checked(summary, body if compressed else codec.compress(body), transitions)
+    return Checked(summary, body if compressed else codec.compress(body), transitions, Played.of(episode))
 
 
-def summary_of(episode: Episode, task: Task, body: bytes) -> EpisodeSummary:
+def summary_of(episode: Episode, task: Task, checks: EpisodeChecks, body: bytes) -> EpisodeSummary:
     """What is kept of an episode beside its arrays."""
     metadata, trajectory = episode.metadata, episode.trajectory
     terms = task.reward_terms(trajectory)
+    verdict = checks(episode)
     measured = dict.fromkeys(("distance_m", "mean_speed_m_per_s", "lowest_pelvis_m", "foot_contacts"))
     return EpisodeSummary(
-        **metadata.model_dump(exclude={"format", "layout_hash", "started_at"}),
+        **metadata.model_dump(exclude={"format", "layout_hash", "started_at", "rows_checksum"}),
         started_at=milliseconds(metadata.started_at),
         steps=trajectory.steps,
         transitions=len(trajectory.decision_steps),
@@ -88,6 +96,8 @@ def summary_of(episode: Episode, task: Task, body: bytes) -> EpisodeSummary:
         action_minimum=float(trajectory.action.min()),
         action_maximum=float(trajectory.action.max()),
         **measured | task.measures(trajectory),
+        walked=verdict.walked,
+        findings=verdict.findings,
         stored_at=now(),
         content_bytes=len(body),
         content_digest=content_digest(body),

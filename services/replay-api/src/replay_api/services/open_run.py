@@ -7,6 +7,8 @@ import time
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 
+from gaitfleet.quality.checks import EpisodeChecks
+from gaitfleet.quality.repeats import RepeatWatch
 from gaitfleet.task.interface import Task
 from gaitfleet.wire import EpisodeSummary, RunDescription
 from replay_api.constants import FOLLOW_OVERLAP_SECONDS
@@ -30,6 +32,8 @@ class OpenRun:
     ----------
     record
         The run's document as last read.
+    repeats
+        Knows the latest episodes that this process has taken in.
     sampler
         Draws small batches, on the event loop only.
     loading
@@ -51,12 +55,16 @@ class OpenRun:
     loading: bool = True
     flushed: int = 0
     workers: WorkerBook = field(default_factory=WorkerBook)
+    repeats: RepeatWatch = field(default_factory=RepeatWatch)
     # An insert that is under way may end this much after its key was noted, and must still be known by then.
     recent: RecentKeys = field(default_factory=lambda: RecentKeys(4 * FOLLOW_OVERLAP_SECONDS))
     tasks: list[asyncio.Task[None]] = field(default_factory=list)
     flusher: list[asyncio.Task[None]] = field(default_factory=list)
     closing: asyncio.Event = field(default_factory=asyncio.Event)
     used_at: float = field(default_factory=time.monotonic)
+
+    def __post_init__(self) -> None:
+        self.checks = EpisodeChecks(self.task)
 
     @property
     def run(self) -> str:

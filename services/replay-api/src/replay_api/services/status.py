@@ -37,6 +37,7 @@ def status_of(opened: OpenRun, events: EventLog) -> RunStatus:
         workers=opened.workers.statuses(),
         failures=opened.workers.failures,
         rejected=events.rejected(opened.run),
+        findings=events.findings(opened.run),
     )
 
 

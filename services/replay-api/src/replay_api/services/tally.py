@@ -64,6 +64,7 @@ class Tally:
 def _statistics(summaries: Iterable[EpisodeSummary]) -> ReturnStatistics:
     episodes = list(summaries)
     scores = [episode.simulator_return for episode in episodes]
+    walked = [episode.walked for episode in episodes if episode.walked is not None]
     return ReturnStatistics(
         episodes=len(episodes),
         mean_simulator_return=sum(scores) / len(scores),
@@ -71,4 +72,5 @@ def _statistics(summaries: Iterable[EpisodeSummary]) -> ReturnStatistics:
         mean_learned_return=sum(episode.learned_return for episode in episodes) / len(episodes),
         mean_steps=sum(episode.steps for episode in episodes) / len(episodes),
         policy_version=max(episode.policy_version for episode in episodes),
+        walked_episodes=sum(walked) if walked else None,
     )

@@ -31,6 +31,15 @@ class EpisodeFilter:
     worker: str | None = None
     ending: str | None = None
     policy_version: int | None = None
+    finding: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluated:
+    """One evaluation episode: its official score, and whether it is walking (None: not asked of this task)."""
+
+    score: float
+    walked: bool | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +110,8 @@ class EpisodeStore:
             value = getattr(chosen, name)
             if value is not None:
                 query[name] = value
+        if chosen.finding is not None:
+            query["findings.name"] = chosen.finding
         async with asking("list episodes"):
             cursor = self._episodes.find(query, {"content": 0}).sort("_id", DESCENDING).limit(limit)
             documents = await cursor.to_list(limit)
@@ -176,12 +187,12 @@ class EpisodeStore:
             documents = await self._episodes.find(query, {"content": 0}).sort("_id", DESCENDING).to_list(None)
         return [_summary(document) for document in documents]
 
-    async def evaluation_scores(self, run: str, policy_version: int) -> list[float]:
-        """Simulator returns of every evaluation episode of one policy."""
+    async def evaluated(self, run: str, policy_version: int) -> list[Evaluated]:
+        """Every evaluation episode of one policy."""
         query = {"run": run, "role": "evaluate", "policy_version": policy_version}
         async with asking("list evaluations"):
-            documents = await self._episodes.find(query, {"simulator_return": 1}).to_list(None)
-        return [float(document["simulator_return"]) for document in documents]
+            documents = await self._episodes.find(query, {"simulator_return": 1, "walked": 1}).to_list(None)
+        return [Evaluated(float(document["simulator_return"]), document.get("walked")) for document in documents]
 
     async def newest_evaluated(self, run: str) -> int | None:
         """Newest policy that has an evaluation episode."""
