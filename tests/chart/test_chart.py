@@ -424,6 +424,27 @@ def test_replicas_are_rendered_with_the_note_that_upgrades_read(render: Render, 
     assert item["metadata"]["annotations"]["gaitfleet/initial-replicas"] == str(item["spec"]["replicas"])
 
 
+def quantity(text: str) -> float:
+    """Cores or bytes of a Kubernetes quantity, as far as this chart uses them."""
+    units = {"m": 1e-3, "Mi": 2.0**20, "Gi": 2.0**30}
+    number, unit = re.fullmatch(r"(\d+)(\D*)", str(text)).groups()  # type: ignore[union-attr]
+    return float(number) * units.get(unit, 1.0)
+
+
+def test_a_default_install_with_five_workers_fits_on_a_small_node(render: Render) -> None:
+    """4 CPUs and 8 GiB, of which system pods and kubelet have 1 CPU and 1.5 GiB."""
+    rendered = render("--set", "rollout.replicas=5")
+    asked = {"cpu": 0.0, "memory": 0.0}
+    for name, pod in rendered.pods.items():
+        kind, _, item = name.partition("/")
+        owner = rendered.one(kind, item.removeprefix("gaitfleet-"))
+        for resource in asked:
+            each = quantity(pod["spec"]["containers"][0]["resources"]["requests"][resource])
+            asked[resource] += each * owner["spec"].get("replicas", 1)
+    assert asked["cpu"] <= 3.0
+    assert asked["memory"] <= 6.5 * 2**30
+
+
 def test_null_replicas_are_never_rendered(render: Render) -> None:
     assert "replicas" not in render(*values("gpu-spot")).one("Deployment", "rollout")["spec"]
 

@@ -79,13 +79,14 @@ def test_a_checkpoint_travels_round(cluster: Cluster) -> None:
     cluster.wait_for(played_by_a_policy, "a training episode of a published policy")
 
 
-def test_kubectl_scales_the_workers_and_upgrades_keep_their_number(cluster: Cluster) -> None:
-    for replicas in (5, 0):
-        cluster.scale("rollout", replicas)
-        cluster.wait_for(lambda: len(cluster.pods("rollout")) == cluster.replicas("rollout"), f"{replicas} workers")
-        assert cluster.replicas("rollout") == replicas
-        cluster.upgrade()
-        assert cluster.replicas("rollout") == replicas
+@pytest.mark.parametrize("replicas", [5, 0])
+def test_kubectl_scales_the_workers_and_an_upgrade_keeps_their_number(cluster: Cluster, replicas: int) -> None:
+    cluster.scale("rollout", replicas)
+    cluster.wait_for(lambda: len(cluster.pods("rollout")) == replicas, f"{replicas} workers")
+    cluster.wait_for(lambda: len(cluster.ready("rollout")) == replicas, f"{replicas} ready workers")
+    cluster.upgrade()
+    assert cluster.replicas("rollout") == replicas
+    assert len(cluster.pods("rollout")) == replicas
 
 
 def test_an_upgrade_that_changes_nothing_restarts_nobody(cluster: Cluster) -> None:
