@@ -100,7 +100,9 @@ def test_a_killed_trainer_continues_where_it_was(composition: Composition) -> No
 def test_a_third_rollout_joins(composition: Composition) -> None:
     worker = docker("inspect", "--format", "{{.Config.Hostname}}", composition.start("rollout"))
     composition.wait_for_api(
-        lambda client: bool(client.episodes(worker=worker, limit=1).episodes), f"an episode of {worker}", LEARNING
+        lambda client: bool(client.episodes(worker=f"{worker}.0", limit=1).episodes),
+        f"an episode of {worker}'s simulator",
+        LEARNING,
     )
     assert len({item.worker for item in composition.wait_for_status(lambda _: True, "a status", 30).workers}) >= 4
 

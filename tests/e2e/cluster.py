@@ -49,16 +49,23 @@ class Cluster:
         missing = [name for name in ("helm", "kubectl") if shutil.which(name) is None]
         assert not missing, f"not on the PATH: {', '.join(missing)}"
 
-    def run(self, program: str, *arguments: str, check: bool = True, seconds: float = WAIT_SECONDS + 60) -> str:
+    def run(self, program: str, *arguments: str, check: bool = True, stdin: str | None = None) -> str:
         """What a command printed; when it fails, the error tells what the cluster looks like."""
         command = [program, "--namespace", self.namespace, *arguments]
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=seconds)
+        limit = WAIT_SECONDS + 60
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=limit, input=stdin)
         if check and done.returncode != 0:
             raise AssertionError(f"{' '.join(command)}: exit {done.returncode}\n{done.stderr}\n{self.state()}")
         return done.stdout
 
     def kubectl(self, *arguments: str, check: bool = True) -> str:
         return self.run("kubectl", *arguments, check=check)
+
+    def create_namespace(self, labels: dict[str, str]) -> None:
+        """Make the namespace, which must not exist."""
+        metadata = {"name": self.namespace, "labels": labels}
+        manifest = json.dumps({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata})
+        self.run("kubectl", "create", "--filename", "-", stdin=manifest)
 
     def upgrade(self, *arguments: str) -> None:
         """`helm upgrade --install` with the images and values that this test was told."""

@@ -7,7 +7,6 @@ lives through all tests, in their order. It takes the chart's defaults: developm
 from __future__ import annotations
 
 import os
-import subprocess
 import uuid
 from collections.abc import Iterator
 
@@ -20,26 +19,21 @@ COMPONENTS = {"database": 1, "bucket": 1, "replay-api": 1, "trainer": 1, "rollou
 RUN = "walker"
 
 
-def set_of_namespace(verb: str, *arguments: str) -> None:
-    subprocess.run(["kubectl", verb, "namespace", *arguments], check=True, capture_output=True, timeout=300)
-
-
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
     """The release, in a namespace that admits pods of the restricted standard only."""
     given = os.environ.get("CLUSTER_NAMESPACE")
     namespace = given or f"gaitfleet-test-{uuid.uuid4().hex[:6]}"
-    if not given:
-        set_of_namespace("create", namespace)
-        set_of_namespace("label", namespace, "pod-security.kubernetes.io/enforce=restricted")
     cluster = Cluster(namespace, "gaitfleet")
+    if not given:
+        cluster.create_namespace({"pod-security.kubernetes.io/enforce": "restricted"})
     try:
         cluster.upgrade()
         yield cluster
     finally:
         cluster.run("helm", "uninstall", cluster.release, "--ignore-not-found", check=False)
         if not given:
-            set_of_namespace("delete", namespace, "--wait=false")
+            cluster.kubectl("delete", "namespace", namespace, "--wait=false", check=False)
 
 
 def test_every_pod_becomes_ready(cluster: Cluster) -> None:
