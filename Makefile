@@ -7,8 +7,17 @@ PACKAGES := libs/gaitfleet services/replay-api services/trainer services/rollout
 SOURCES := libs/gaitfleet/src services/replay-api/src services/trainer/src services/rollout/src
 ARGS ?=
 CHART_VENV ?= .venv-chart
+DOCKER ?= docker
+IMAGES := database bucket replay-api trainer rollout
+BASE_IMAGE ?= python:3.11-slim-bookworm
+REGISTRY ?=
+IMAGE_TAG ?= 0.1.0
+BUILD_ARGS ?=
+OUTSIDE := not e2e and not isolation and not chart and not containers and not cluster
+export REGISTRY IMAGE_TAG
 
-.PHONY: help run test test-isolation test-e2e chart check bench install install-dev clean
+.PHONY: help run test test-isolation test-e2e test-containers test-cluster images chart check bench \
+  install install-dev clean
 
 help: ## Show this help
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -17,13 +26,25 @@ run: install ## Install, then train the prosthetic walker on this machine (ARGS=
 	$(BIN)/gaitfleet up $(ARGS)
 
 test: install-dev ## Install, then run the tests
-	$(BIN)/python -m pytest -m "not e2e and not isolation and not chart" $(ARGS)
+	$(BIN)/python -m pytest -m "$(OUTSIDE)" $(ARGS)
 
 test-isolation: install-dev ## Test each service in an environment that holds only that service (minutes)
 	$(BIN)/python -m pytest -m isolation $(ARGS)
 
 test-e2e: install-dev ## Let the whole system learn Pendulum-v1 (minutes)
 	$(BIN)/python -m pytest -m e2e $(ARGS)
+
+images: $(IMAGES:%=image-%) ## Build all images (REGISTRY=registry.example.org/team IMAGE_TAG= BASE_IMAGE= BUILD_ARGS=)
+
+image-%: docker/%.Dockerfile
+	$(DOCKER) build --file $< --tag $(if $(REGISTRY),$(REGISTRY)/)gaitfleet-$*:$(IMAGE_TAG) --build-arg BASE_IMAGE=$(BASE_IMAGE) \
+	  --build-arg VERSION=$(IMAGE_TAG) --build-arg REVISION=$(shell git rev-parse --short HEAD) $(BUILD_ARGS) .
+
+test-containers: install-dev ## Run the system of compose.yaml in the images of `make images`, kill and scale its parts (minutes)
+	$(BIN)/python -m pytest -m containers $(ARGS)
+
+test-cluster: install-dev ## Install the chart on the cluster of KUBECONFIG, scale, upgrade and kill it there (minutes)
+	$(BIN)/python -m pytest -m cluster $(ARGS)
 
 chart: $(CHART_VENV)/.installed ## Lint, render and validate the Helm chart; lint the Dockerfiles (a minute)
 	$(CHART_VENV)/bin/python -m pytest -m chart --confcutdir tests/chart tests/chart $(ARGS)

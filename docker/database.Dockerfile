@@ -6,15 +6,17 @@
 ARG BASE_IMAGE=python:3.11-slim-bookworm
 
 FROM ${BASE_IMAGE} AS build
-ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
+# Where pip looks besides its defaults, as its own variables of these names; nothing of it is left in the image.
+ARG PIP_INDEX_URL
+ARG PIP_EXTRA_INDEX_URL
+ARG PIP_FIND_LINKS
+ARG PIP_TRUSTED_HOST
+ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=ignore
 COPY constraints.txt /src/
-RUN python -m venv /opt/venv \
- && /opt/venv/bin/pip install -c /src/constraints.txt SecantusDB
+RUN python3 -m venv /opt/pip && python3 -m venv --without-pip /opt/venv \
+ && /opt/pip/bin/pip --python /opt/venv/bin/python install -c /src/constraints.txt SecantusDB
 
 FROM ${BASE_IMAGE}
-LABEL org.opencontainers.image.title="gaitfleet-database" \
-      org.opencontainers.image.description="A MongoDB-compatible database for trying gaitfleet out" \
-      org.opencontainers.image.licenses="GPL-2.0-only"
 ENV PATH=/opt/venv/bin:$PATH PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 HOME=/tmp
 COPY --from=build /opt/venv /opt/venv
 # Owned by the user, so that a fresh named volume of Docker is, too.
@@ -28,3 +30,11 @@ HEALTHCHECK --interval=5s --timeout=5s --start-period=20s \
 # Its oplog holds whole documents and nothing here reads it: kept short, or it takes four times the disk of the data.
 CMD ["secantusd-py", "--host", "0.0.0.0", "--port", "27017", "--storage-path", "/data", "--cache-size", "128M", \
      "--oplog-max-entries", "200", "--oplog-retention-seconds", "60", "--log-level", "WARNING"]
+# Last, so that a new revision changes no layer that holds files.
+ARG VERSION=0.1.0
+ARG REVISION=unknown
+LABEL org.opencontainers.image.title="gaitfleet-database" \
+      org.opencontainers.image.description="A MongoDB-compatible database for trying gaitfleet out" \
+      org.opencontainers.image.licenses="GPL-2.0-only" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import importlib.util
 import json
 import re
 import subprocess
@@ -90,6 +91,16 @@ def test_every_value_is_described_in_the_schema() -> None:
                 yield from undescribed(value, known, f"{path}{key}.")
 
     assert list(undescribed(defaults, schema, "")) == []
+
+
+def test_the_table_of_values_is_current() -> None:
+    spec = importlib.util.spec_from_file_location("values_table", CHART.parent / "values_table.py")
+    assert spec is not None
+    assert spec.loader is not None
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    readme = (CHART / "README.md").read_text()
+    assert script.with_table(readme) == readme, "run `python deploy/helm/values_table.py`"
 
 
 def test_dockerfiles_are_clean() -> None:
@@ -240,7 +251,7 @@ def test_pods_may_speak_to_whom_they_need_and_to_nobody_else(render: Render) -> 
     labels = {}
     for pod in rendered.pods.values():
         labels[pod["metadata"]["labels"]["app.kubernetes.io/component"]] = pod["metadata"]["labels"]
-    servers = {"replay-api": 8000, "database": 27017, "bucket": 8333, "rollout": 9090, "trainer": 9090}
+    servers = {"replay-api": 8080, "database": 27017, "bucket": 8333, "rollout": 9090, "trainer": 9090}
     allowed = {
         (sender, receiver)
         for sender in labels
@@ -278,6 +289,17 @@ def test_every_variable_is_a_setting_of_the_service(
         variables = render(*values(scenario)).environment(kind, name)
         unknown = {key for key in variables if key.startswith("GAITFLEET_") and key.removeprefix(prefix) not in fields}
         assert unknown == set()
+
+
+def test_variables_come_from_secrets_and_objects_are_added_when_asked_for(render: Render) -> None:
+    rendered = render(
+        "--set",
+        "rollout.extraEnvFrom[0].secretRef.name=more,extraObjects[0].kind=ConfigMap,extraObjects[0].apiVersion=v1,"
+        "extraObjects[0].metadata.name=\\{\\{ .Release.Name \\}\\}-mine",
+    )
+    container = rendered.one("Deployment", "rollout")["spec"]["template"]["spec"]["containers"][0]
+    assert container["envFrom"] == [{"secretRef": {"name": "more"}}]
+    assert rendered.one("ConfigMap", "mine")
 
 
 def test_all_services_work_on_one_run_through_one_api(render: Render) -> None:
@@ -385,7 +407,9 @@ def test_a_new_version_of_the_chart_alone_restarts_nobody(render: Render) -> Non
 
 
 def test_the_test_is_a_hook(render: Render) -> None:
-    assert render().one("Pod", "test")["metadata"]["annotations"]["helm.sh/hook"] == "test"
+    annotations = render().one("Pod", "test")["metadata"]["annotations"]
+    assert annotations["helm.sh/hook"] == "test"
+    assert "hook-succeeded" in annotations["helm.sh/hook-delete-policy"], "uninstalling would leave it behind"
     assert not render(*values("minimal")).all("Pod")
 
 
@@ -398,6 +422,27 @@ def test_the_test_is_a_hook(render: Render) -> None:
 def test_replicas_are_rendered_with_the_note_that_upgrades_read(render: Render, kind: str, name: str) -> None:
     item = render().one(kind, name)
     assert item["metadata"]["annotations"]["gaitfleet/initial-replicas"] == str(item["spec"]["replicas"])
+
+
+def quantity(text: str) -> float:
+    """Cores or bytes of a Kubernetes quantity, as far as this chart uses them."""
+    units = {"m": 1e-3, "Mi": 2.0**20, "Gi": 2.0**30}
+    number, unit = re.fullmatch(r"(\d+)(\D*)", str(text)).groups()  # type: ignore[union-attr]
+    return float(number) * units.get(unit, 1.0)
+
+
+def test_a_default_install_with_five_workers_fits_on_a_small_node(render: Render) -> None:
+    """4 CPUs and 8 GiB, of which system pods and kubelet have 1 CPU and 1.5 GiB."""
+    rendered = render("--set", "rollout.replicas=5")
+    asked = {"cpu": 0.0, "memory": 0.0}
+    for name, pod in rendered.pods.items():
+        kind, _, item = name.partition("/")
+        owner = rendered.one(kind, item.removeprefix("gaitfleet-"))
+        for resource in asked:
+            each = quantity(pod["spec"]["containers"][0]["resources"]["requests"][resource])
+            asked[resource] += each * owner["spec"].get("replicas", 1)
+    assert asked["cpu"] <= 3.0
+    assert asked["memory"] <= 6.5 * 2**30
 
 
 def test_null_replicas_are_never_rendered(render: Render) -> None:
@@ -423,7 +468,7 @@ def test_monitoring_is_off_by_default(render: Render) -> None:
 def test_annotations_name_the_metrics_port(render: Render) -> None:
     pods = render(*values("dev")).pods
     assert pods["Deployment/gaitfleet-rollout"]["metadata"]["annotations"]["prometheus.io/port"] == "9090"
-    assert pods["Deployment/gaitfleet-replay-api"]["metadata"]["annotations"]["prometheus.io/port"] == "8000"
+    assert pods["Deployment/gaitfleet-replay-api"]["metadata"]["annotations"]["prometheus.io/port"] == "8080"
 
 
 @pytest.mark.parametrize("name", ["gaitfleet", "team-a-gaitfleet", "x"])

@@ -116,6 +116,8 @@ def test_listing_is_filtered_and_paged_newest_first(fleet: Fleet) -> None:
     assert rest["next_before"] is None
     odd = fleet.get("/episodes", params={"worker": "worker-1", "role": "random", "ending": "truncated"}).json()
     assert [episode["seed"] for episode in odd["episodes"]] == [3, 1]
+    for alone, seeds in (({"worker": "worker-1"}, [3, 1]), ({"ending": "truncated"}, [4, 3, 2, 1, 0])):
+        assert [episode["seed"] for episode in fleet.get("/episodes", params=alone).json()["episodes"]] == seeds
     assert fleet.get("/episodes", params={"policy_version": 7}).json()["episodes"] == []
 
 

@@ -40,6 +40,10 @@ spec:
         {{- with $values.extraEnv }}
         {{- toYaml . | nindent 8 }}
         {{- end }}
+      {{- with $values.extraEnvFrom }}
+      envFrom:
+        {{- toYaml . | nindent 8 }}
+      {{- end }}
       volumeMounts:
         - {name: token, mountPath: /etc/gaitfleet/token, readOnly: true}
         - {name: spool, mountPath: /var/spool/gaitfleet}

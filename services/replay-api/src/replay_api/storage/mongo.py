@@ -125,8 +125,9 @@ async def create_indexes(database: Database) -> None:
         await episodes.create_index(
             [("run", 1), ("role", 1), ("policy_version", -1), ("_id", -1)], name="run_role_policy"
         )
-        await episodes.create_index([("run", 1), ("worker", 1), ("_id", -1)], name="run_worker")
-        await episodes.create_index([("run", 1), ("ending", 1), ("_id", -1)], name="run_ending")
+        # Walked backwards, so that either order serves; SecantusDB finds nothing by a range over a descending last key.
+        await episodes.create_index([("run", 1), ("worker", 1), ("_id", 1)], name="run_worker_id")
+        await episodes.create_index([("run", 1), ("ending", 1), ("_id", 1)], name="run_ending_id")
         await database["events"].create_index([("run", 1), ("kind", 1), ("_id", 1)], name="run_kind")
         await database["runs"].create_index([("created_at", -1)], name="created")
         await database["checkpoints"].create_index([("run", 1), ("step", -1)], name="run_step", unique=True)
