@@ -18,7 +18,7 @@ from uuid import UUID
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import AwareDatetime
+from pydantic import AwareDatetime, BaseModel
 
 from gaitfleet.episode import Episode
 from gaitfleet.errors import TransferError
@@ -32,7 +32,7 @@ ROW_GROUP_STEPS = 8192
 
 ID_COLUMN = "episode_id"
 
-_TYPES = {int: pa.int64(), float: pa.float64(), AwareDatetime: pa.timestamp("ms", tz="UTC")}
+_TYPES = {bool: pa.bool_(), int: pa.int64(), float: pa.float64(), AwareDatetime: pa.timestamp("ms", tz="UTC")}
 
 
 class ParquetExport:
@@ -172,6 +172,10 @@ def _flat(summary: EpisodeSummary) -> dict[str, Any]:
 def _arrow_type(annotation: Any) -> pa.DataType:
     if typing.get_origin(annotation) is types.UnionType:
         annotation = next(choice for choice in typing.get_args(annotation) if choice is not types.NoneType)
+    if typing.get_origin(annotation) is list:
+        return pa.list_(_arrow_type(typing.get_args(annotation)[0]))
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return pa.struct([(name, _arrow_type(info.annotation)) for name, info in annotation.model_fields.items()])
     return _TYPES.get(annotation, pa.string())
 
 
