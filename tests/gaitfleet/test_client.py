@@ -85,6 +85,8 @@ LIMITS = {
     "error_buffer": 4096.0,
     "limit_inserts": False,
     "inserted": 0,
+    "inherited": 0,
+    "credit": 0.0,
     "sampled": 0,
     "samples_allowed": 0,
     "waiting_samplers": 0,

@@ -28,6 +28,7 @@ def test_a_run_is_created_once_and_keeps_its_experiment(fleet: Fleet) -> None:
         "layout_hash": fleet.task.description.state_layout.hash,
         "observation_hash": fleet.task.description.observation_hash,
         "created_at": description["created_at"],
+        "parents": [],
     }
     again = fleet.create()
     assert (again.status_code, again.json()) == (200, description)

@@ -26,6 +26,14 @@ class Wire(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
+class RunParent(Wire):
+    """A run whose training episodes another one learns from too."""
+
+    run: RunId
+    until: AwareDatetime = Field(description="Episodes stored up to then belong to it: when the fork was made.")
+    transitions: int = Field(description="Decisions of its training episodes at that time.")
+
+
 class RunDescription(Wire):
     """One run: what is simulated, what learns, and their hashes."""
 
@@ -35,6 +43,23 @@ class RunDescription(Wire):
     layout_hash: str = Field(description="Hash of the state layout of its episodes.")
     observation_hash: str = Field(description="Hash over the names of its observation.")
     created_at: AwareDatetime = Field(description="When it was created.")
+    parents: list[RunParent] = Field(
+        default_factory=list, description="Whose episodes it was forked from, the youngest first; empty for no fork."
+    )
+
+
+class ForkRequest(Wire):
+    """A new run that learns from the stored episodes of this one too."""
+
+    run: RunId
+    experiment: Experiment = Field(description="The new run's experiment file.")
+    samples_per_inherited: float = Field(
+        default=0.0,
+        ge=0,
+        le=10_000,
+        description="Transitions that may be sampled for every inherited one, before and beside those that new "
+        "experience allows. 0: the trainer begins at once and keeps the pace of new experience.",
+    )
 
 
 class EpisodeReceipt(Wire):
@@ -227,6 +252,8 @@ class Limits(Wire):
     error_buffer: float = Field(description="Samples by which either side may be ahead.")
     limit_inserts: bool = Field(description="Whether rollouts wait for the trainer.")
     inserted: int = Field(description="Transitions inserted in the whole run.")
+    inherited: int = Field(description="Transitions of the runs it was forked from; they count towards `min_size`.")
+    credit: float = Field(description="Samples allowed beyond those of the inserted transitions.")
     sampled: int = Field(description="Transitions sampled in the whole run.")
     samples_allowed: int = Field(description="Transitions that may be sampled right now.")
     waiting_samplers: int = Field(description="Sample requests that wait right now.")

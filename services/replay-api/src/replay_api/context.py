@@ -16,6 +16,7 @@ from replay_api.services.background import Background
 from replay_api.services.batches import BatchService
 from replay_api.services.evaluation import Evaluations
 from replay_api.services.event_log import EventLog
+from replay_api.services.forks import Forks
 from replay_api.services.ingest import Ingest
 from replay_api.services.leases import Leases
 from replay_api.services.publication import Publication
@@ -50,6 +51,7 @@ class Context:
     event_store: EventStore
     events: EventLog
     registry: RunRegistry
+    forks: Forks
     ingest: Ingest
     ingest_admission: Admission
     upload_admission: Admission
@@ -112,6 +114,7 @@ def _assemble(
         event_store=event_store,
         events=events,
         registry=registry,
+        forks=Forks(registry, stores, events),
         ingest=Ingest(registry, stores.episodes, evaluations, retention, events, metrics, settings, working),
         ingest_admission=Admission(settings.max_inflight_bytes, "bytes of episodes"),
         upload_admission=Admission(2 * settings.max_checkpoint_bytes, "bytes of checkpoints"),

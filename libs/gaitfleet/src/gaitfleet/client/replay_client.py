@@ -110,6 +110,18 @@ class ReplayClient:
         """
         return self._json(wire.RunDescription, "PUT", "", json=experiment.model_dump(mode="json"))
 
+    def fork_run(self, request: wire.ForkRequest) -> wire.RunDescription:
+        """Create another run that learns from this one's stored episodes too.
+
+        Raises
+        ------
+        RejectedError
+            When these episodes cannot be learned from in the new task; the message names what differs.
+        ConflictError
+            When the new run exists already, and is not this fork.
+        """
+        return self._json(wire.RunDescription, "POST", "/forks", content=request.model_dump_json())
+
     def runs(self) -> list[wire.RunDescription]:
         """All runs, newest first."""
         answer = self._call("GET", "/v1/runs")

@@ -8,6 +8,7 @@ from gaitfleet.command.analyze import analyze
 from gaitfleet.command.doctor import doctor
 from gaitfleet.command.inspection import episodes, events, status
 from gaitfleet.command.play import play
+from gaitfleet.command.run import run
 from gaitfleet.command.task import task
 from gaitfleet.command.transfer import export, import_
 from gaitfleet.command.up import up
@@ -28,6 +29,7 @@ app.command()(play)
 app.command()(export)
 app.command(name="import")(import_)
 app.command()(analyze)
+app.add_typer(run, name="run")
 app.add_typer(task, name="task")
 
 __all__ = ["app"]

@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Query, Response
 
 from gaitfleet.experiment import Experiment
-from gaitfleet.wire import EventPage, Limits, LimitsChange, RunDescription, RunStatus, WorkerReport
+from gaitfleet.wire import EventPage, ForkRequest, Limits, LimitsChange, RunDescription, RunStatus, WorkerReport
 from replay_api.errors import RejectedError
 from replay_api.handlers.access import ADMIN, ANYBODY, ROLLOUT, CurrentContext, CurrentRun, RunPath
 from replay_api.handlers.problems import problems
@@ -35,6 +35,20 @@ async def create_run(
     run: RunPath, experiment: Experiment, context: CurrentContext, response: Response
 ) -> RunDescription:
     description, new = await context.registry.create(run, experiment)
+    response.status_code = 201 if new else 200
+    return description
+
+
+@router.post(
+    "/{run}/forks",
+    status_code=201,
+    dependencies=[ADMIN],
+    responses=problems(404, 409, 413, 422)
+    | {200: {"model": RunDescription, "description": "The same fork was there already"}},
+    summary="Create another run that learns from this one's stored training episodes too",
+)
+async def fork_run(run: RunPath, request: ForkRequest, context: CurrentContext, response: Response) -> RunDescription:
+    description, new = await context.forks.create(run, request)
     response.status_code = 201 if new else 200
     return description
 

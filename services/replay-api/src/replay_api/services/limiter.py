@@ -3,13 +3,14 @@
 Reverb's ``SampleToInsertRatio``, in transitions. With
 
     offset = min_size * samples_per_insert
-    balance = inserted * samples_per_insert - sampled
+    balance = inserted * samples_per_insert + credit - sampled
 
-sampling n more is allowed while ``inserted >= min_size`` and ``balance - n >= offset - error_buffer``; where inserts
-are limited, inserting is allowed while ``balance <= offset + error_buffer``. ``inserted`` and ``sampled`` count over
-the life of the run; evaluation episodes do not count.
+sampling n more is allowed while ``inserted + inherited >= min_size`` and ``balance - n >= offset - error_buffer``;
+where inserts are limited, inserting is allowed while ``balance <= offset + error_buffer``. ``inserted`` and ``sampled``
+count over the life of the run; evaluation episodes do not count. ``inherited`` and ``credit`` are 0 but for a fork (see
+`services.forks`).
 
-Both sides can never be blocked at once: a blocked insert means ``balance > offset + error_buffer``, so with
+Inserting is never limited while sampling waits for transitions. So both sides can never be blocked at once: a blocked insert means ``balance > offset + error_buffer``, so with
 ``error_buffer >= n`` the n samples are allowed. That is why a request for a batch above ``error_buffer`` is refused.
 
 What a crash can lose: ``inserted`` is recomputed from the store and is exact. ``sampled`` is written behind, every
@@ -92,31 +93,52 @@ class Limiter:
         Counters as of the start.
     ready
         Whether the transitions are in memory yet; nothing is granted before.
+    inherited
+        Transitions of the runs that this one was forked from.
+    credit
+        Samples allowed beyond those of the inserted transitions.
     """
 
-    def __init__(self, rule: LimiterRule, *, inserted: int, sampled: int, ready: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        rule: LimiterRule,
+        *,
+        inserted: int,
+        sampled: int,
+        ready: Callable[[], bool],
+        inherited: int = 0,
+        credit: float = 0.0,
+    ) -> None:
         self.rule = rule
         self.inserted = inserted
         self.sampled = sampled
+        self.inherited = inherited
+        self.credit = credit
         self._ready = ready
         self._waiters: deque[_Waiter] = deque()
 
     @property
     def balance(self) -> float:
         """Samples owed for what was inserted."""
-        return self.inserted * self.rule.samples_per_insert - self.sampled
+        return self.inserted * self.rule.samples_per_insert + self.credit - self.sampled
 
     @property
     def samples_allowed(self) -> int:
         """Transitions that may be sampled at this moment."""
-        if self.inserted < self.rule.min_size or not self._ready():
+        if not self._filled or not self._ready():
             return 0
         return max(0, math.floor(self.balance - self.rule.offset + self.rule.error_buffer))
 
     @property
+    def _filled(self) -> bool:
+        return self.inserted + self.inherited >= self.rule.min_size
+
+    @property
     def insert_allowed(self) -> bool:
-        """Whether an episode may be inserted at this moment."""
-        return not self.rule.limit_inserts or self.balance <= self.rule.offset + self.rule.error_buffer
+        """Whether an episode may be inserted at this moment; always while sampling waits for the minimum."""
+        if not self.rule.limit_inserts or not self._filled or not self._ready():
+            return True
+        return self.balance <= self.rule.offset + self.rule.error_buffer
 
     async def acquire(self, batch_size: int, batches: int, wait_seconds: float, stop: asyncio.Event) -> int:
         """Wait for whole batches; how many were granted, 0 when none was in time.
@@ -183,10 +205,10 @@ class Limiter:
     def explain(self, batch_size: int) -> str:
         """Why a batch is not granted at this moment."""
         rule = self.rule
-        if self.inserted < rule.min_size:
-            return f"{self.inserted} transitions are inserted, min_size is {rule.min_size}"
+        if not self._filled:
+            return f"{self.inserted + self.inherited} transitions are inserted, min_size is {rule.min_size}"
         if not self._ready():
-            return "transitions are being loaded from the database"
+            return "too few transitions are in memory yet"
         return (
             f"{self.sampled} transitions are sampled for {self.inserted} inserted; at {rule.samples_per_insert:g} "
             f"samples per insert {self.samples_allowed} more are allowed, a batch has {batch_size}"
@@ -201,6 +223,8 @@ class Limiter:
             error_buffer=self.rule.error_buffer,
             limit_inserts=self.rule.limit_inserts,
             inserted=self.inserted,
+            inherited=self.inherited,
+            credit=self.credit,
             sampled=self.sampled,
             samples_allowed=self.samples_allowed,
             waiting_samplers=len(waits),

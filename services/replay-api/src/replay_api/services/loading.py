@@ -6,21 +6,67 @@ import asyncio
 import logging
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 from itertools import pairwise
 
 from gaitfleet import codec
 from gaitfleet.episode import decode_episode
 from gaitfleet.errors import GaitfleetError
-from gaitfleet.task.interface import Task
+from gaitfleet.wire import RunDescription
 from replay_api.constants import FOLLOW_OVERLAP_SECONDS, LOAD_CHUNK_EPISODES
 from replay_api.errors import UnavailableError
 from replay_api.services.open_run import OpenRun
+from replay_api.services.retelling import retold
 from replay_api.services.transitions import Transitions, transitions_of
 from replay_api.storage.episodes import EpisodeStore, Planned, key_of
 from replay_api.storage.mongo import now
 
 _log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class LoadPlan:
+    """Which stored episodes fill the memory.
+
+    Parameters
+    ----------
+    own
+        Of the run, newest first.
+    inherited
+        Of the runs that it was forked from, newest first.
+    """
+
+    own: Sequence[Planned]
+    inherited: Sequence[Planned]
+
+    @property
+    def episodes(self) -> Sequence[Planned]:
+        """All of them, newest first."""
+        return [*self.own, *self.inherited]
+
+
+async def plan_of(description: RunDescription, episodes: EpisodeStore) -> LoadPlan:
+    """The newest training episodes that fit: the run's own, then its parents'."""
+    room = description.experiment.replay.capacity
+    own = await episodes.plan(description.run, room)
+    room -= transitions_in(own)
+    inherited: list[Planned] = []
+    for parent in description.parents:
+        if room > 0:
+            planned = await episodes.plan(parent.run, room, until=parent.until)
+            room -= transitions_in(planned)
+            inherited += planned
+    recorded = sum(parent.transitions for parent in description.parents)
+    if room > 0 and (left := transitions_in(inherited)) < recorded:
+        words = "episodes of the runs that this one was forked from are gone"
+        _log.warning(words, extra={"run": description.run, "transitions": recorded, "left": left})
+    return LoadPlan(own, inherited)
+
+
+def transitions_in(planned: Sequence[Planned]) -> int:
+    """Their number."""
+    return sum(episode.transitions for episode in planned)
 
 
 async def fill(run: OpenRun, episodes: EpisodeStore, plan: Sequence[Planned], limit_bytes: int) -> None:
@@ -60,16 +106,17 @@ async def follow(run: OpenRun, episodes: EpisodeStore, limit_bytes: int) -> None
             transitions = None
             if summary.role != "evaluate":
                 loop = asyncio.get_running_loop()
-                transitions = await loop.run_in_executor(
-                    run.threads, read_transitions, contents[key], run.task, limit_bytes
-                )
+                transitions = await loop.run_in_executor(run.threads, read_transitions, contents[key], run, limit_bytes)
             await run.admit(summary, transitions)
     run.recent.expire()
 
 
-def read_transitions(content: bytes, task: Task, limit_bytes: int) -> Transitions:
-    """Rows of a stored episode."""
-    return transitions_of(decode_episode(codec.decompress(content, limit_bytes=limit_bytes)), task)
+def read_transitions(content: bytes, run: OpenRun, limit_bytes: int) -> Transitions:
+    """Rows of a stored episode, of this run or of one that it was forked from."""
+    episode = decode_episode(codec.decompress(content, limit_bytes=limit_bytes))
+    if episode.metadata.run != run.run:
+        episode = retold(episode, run.task)
+    return transitions_of(episode, run.task)
 
 
 async def _fetch(episodes: EpisodeStore, chunk: Sequence[Planned]) -> dict[str, bytes]:
@@ -86,7 +133,7 @@ def _fill_chunk(run: OpenRun, chunk: Sequence[Planned], contents: dict[str, byte
         transitions = None
         try:
             if planned.key in contents:  # retention may have deleted it meanwhile
-                transitions = read_transitions(contents[planned.key], run.task, limit_bytes)
+                transitions = read_transitions(contents[planned.key], run, limit_bytes)
         except GaitfleetError:
             run.metrics.corrupt_episodes.labels(run.run).inc()
             _log.exception("a stored episode cannot be read", extra={"run": run.run, "episode": planned.key})

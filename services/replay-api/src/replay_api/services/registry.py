@@ -28,12 +28,17 @@ from replay_api.services.sampling import Sampler
 from replay_api.services.tally import Tally
 from replay_api.settings import Settings
 from replay_api.storage.checkpoint_records import CheckpointRecords
-from replay_api.storage.episodes import EpisodeStore, Planned, key_of
+from replay_api.storage.episodes import EpisodeStore, key_of
 from replay_api.storage.mongo import now
 from replay_api.storage.objects import CheckpointStore
 from replay_api.storage.runs import RunRecord, RunStore
 
 _log = logging.getLogger(__name__)
+
+
+def inherited_transitions(description: RunDescription) -> int:
+    """Transitions that a run has from its parents, as far as they fit."""
+    return min(sum(parent.transitions for parent in description.parents), description.experiment.replay.capacity)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,18 +80,7 @@ class RunRegistry:
         ExperimentConflictError
             When the run exists with another experiment.
         """
-        try:
-            task = make_task(experiment.task).description
-        except ExperimentError as error:
-            raise RejectedError(str(error), field="task", reason="experiment") from None
-        description = RunDescription(
-            run=run,
-            experiment=experiment,
-            experiment_hash=experiment.hash,
-            layout_hash=task.state_layout.hash,
-            observation_hash=task.observation_hash,
-            created_at=now(),
-        )
+        description = self.describe(run, experiment)
         if await self._stores.runs.insert(description):
             await self._events.add(run, "run_started", experiment_hash=experiment.hash)
             return description, True
@@ -96,6 +90,27 @@ class RunRegistry:
             detail = f"run {run!r} has the experiment {hashes}: choose another id"
             raise ExperimentConflictError(detail, field="run", reason="experiment")
         return existing, False
+
+    def describe(self, run: str, experiment: Experiment) -> RunDescription:
+        """A run that does not exist yet.
+
+        Raises
+        ------
+        RejectedError
+            When the experiment's task cannot be made.
+        """
+        try:
+            task = make_task(experiment.task).description
+        except ExperimentError as error:
+            raise RejectedError(str(error), field="task", reason="experiment") from None
+        return RunDescription(
+            run=run,
+            experiment=experiment,
+            experiment_hash=experiment.hash,
+            layout_hash=task.state_layout.hash,
+            observation_hash=task.observation_hash,
+            created_at=now(),
+        )
 
     async def record(self, run: str) -> RunRecord:
         """A run's document.
@@ -166,23 +181,23 @@ class RunRegistry:
             await self._stores.records.put(record.head)
         limit = self._settings.max_decompressed_bytes
         opened.tasks += [
-            asyncio.ensure_future(loading.fill(opened, self._stores.episodes, plan, limit)),
+            asyncio.ensure_future(loading.fill(opened, self._stores.episodes, plan.episodes, limit)),
             asyncio.ensure_future(self._watch(opened)),
         ]
         opened.flusher.append(asyncio.ensure_future(self._flush_often(opened)))
         self._open[run] = opened
         return opened
 
-    async def _prepare(self, record: RunRecord) -> tuple[list[Planned], OpenRun]:
+    async def _prepare(self, record: RunRecord) -> tuple[loading.LoadPlan, OpenRun]:
         episodes, description = self._stores.episodes, record.description
         run, experiment = description.run, description.experiment
         replay = experiment.replay
         task = make_task(experiment.task)
         settled = now() - timedelta(seconds=RATE_WINDOW_SECONDS)
-        plan = await episodes.plan(run, replay.capacity)
-        inserted = sum(planned.transitions for planned in plan) + record.deleted_transitions
-        if plan:
-            inserted += await episodes.transitions_before(run, plan[-1])
+        plan = await loading.plan_of(description, episodes)
+        inserted = loading.transitions_in(plan.own) + record.deleted_transitions
+        if plan.own:
+            inserted += await episodes.transitions_before(run, plan.own[-1])
         size = task.description
         prioritized = replay.sampling == "prioritized"
         cache = TransitionCache(
@@ -190,7 +205,7 @@ class RunRegistry:
             Row(size.observation_size, size.action_size),
             priority_exponent=replay.priority_exponent if prioritized else None,
         )
-        planned_transitions = sum(planned.transitions for planned in plan)
+        planned_transitions = loading.transitions_in(plan.episodes)
 
         def ready() -> bool:
             needed = min(opened.limiter.rule.min_size, planned_transitions, replay.capacity) if opened.loading else 1
@@ -203,14 +218,21 @@ class RunRegistry:
             record=record,
             cache=cache,
             sampler=Sampler(cache),
-            limiter=Limiter(rule, inserted=inserted, sampled=record.sampled, ready=ready),
+            limiter=Limiter(
+                rule,
+                inserted=inserted,
+                sampled=record.sampled,
+                ready=ready,
+                inherited=inherited_transitions(description),
+                credit=record.credit,
+            ),
             tally=Tally(await episodes.totals(run, settled)),
             heads=Heads(self._stores.objects),
             metrics=self._metrics,
             threads=self._threads,
             flushed=record.sampled,
         )
-        await self._remember(opened, {planned.key for planned in plan}, settled)
+        await self._remember(opened, {planned.key for planned in plan.own}, settled)
         return plan, opened
 
     async def _remember(self, opened: OpenRun, planned: set[str], settled: datetime) -> None:

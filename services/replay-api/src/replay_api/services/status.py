@@ -42,5 +42,5 @@ def status_of(opened: OpenRun, events: EventLog) -> RunStatus:
 
 
 def _measured(limits: Limits) -> float | None:
-    beyond = limits.inserted - limits.min_size
+    beyond = limits.inserted - limits.min_size + limits.credit / limits.samples_per_insert
     return limits.sampled / beyond if beyond > 0 and limits.sampled else None

@@ -117,11 +117,11 @@ class EpisodeStore:
             documents = await cursor.to_list(limit)
         return [_summary(document) for document in documents]
 
-    async def plan(self, run: str, capacity: int) -> list[Planned]:
-        """The newest training episodes that fill `capacity` transitions, newest first."""
+    async def plan(self, run: str, capacity: int, *, until: datetime | None = None) -> list[Planned]:
+        """The newest training episodes that fill `capacity` transitions, newest first; none stored after `until`."""
         planned: list[Planned] = []
         held = 0
-        query = {"run": run, "role": {"$in": list(TRAINING_ROLES)}}
+        query = _training(run, until)
         async with asking("list stored episodes", seconds=120.0):
             cursor = self._episodes.find(query, {"transitions": 1, "stored_at": 1})
             async for document in cursor.sort([("stored_at", DESCENDING), ("_id", DESCENDING)]):
@@ -131,13 +131,19 @@ class EpisodeStore:
                     break
         return planned
 
+    async def training_transitions(self, run: str, *, until: datetime) -> int:
+        """Training transitions stored up to a moment."""
+        return await self._sum_transitions(_training(run, until))
+
     async def transitions_before(self, run: str, oldest: Planned) -> int:
         """Training transitions stored before the given episode."""
         older = [
             {"stored_at": {"$lt": oldest.stored_at}},
             {"stored_at": oldest.stored_at, "_id": {"$lt": oldest.key}},
         ]
-        match = {"run": run, "role": {"$in": list(TRAINING_ROLES)}, "$or": older}
+        return await self._sum_transitions(_training(run) | {"$or": older})
+
+    async def _sum_transitions(self, match: Document) -> int:
         pipeline: list[Document] = [
             {"$match": match},
             {"$group": {"_id": None, "transitions": {"$sum": "$transitions"}}},
@@ -203,9 +209,8 @@ class EpisodeStore:
 
     async def oldest_training(self, run: str, limit: int) -> list[Planned]:
         """The oldest training episodes, oldest first."""
-        query = {"run": run, "role": {"$in": list(TRAINING_ROLES)}}
         async with asking("list stored episodes"):
-            cursor = self._episodes.find(query, {"transitions": 1, "stored_at": 1})
+            cursor = self._episodes.find(_training(run), {"transitions": 1, "stored_at": 1})
             documents = await cursor.sort([("stored_at", 1), ("_id", 1)]).limit(limit).to_list(limit)
         return [_planned(document) for document in documents]
 
@@ -229,6 +234,12 @@ class EpisodeStore:
 def key_of(run: str, episode_id: UUID) -> str:
     """Id of an episode's document."""
     return f"{run}/{episode_id}"
+
+
+def _training(run: str, until: datetime | None = None) -> Document:
+    """Query for the training episodes of a run, stored at `until` or before."""
+    query: Document = {"run": run, "role": {"$in": list(TRAINING_ROLES)}}
+    return query if until is None else query | {"stored_at": {"$lte": until}}
 
 
 def _document(summary: EpisodeSummary) -> Document:

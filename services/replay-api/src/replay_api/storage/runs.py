@@ -52,6 +52,8 @@ class RunRecord:
         Training transitions that retention has deleted.
     published
         Checkpoints published since the run began.
+    credit
+        Samples allowed beyond those of the inserted transitions.
     head, best
         The newest checkpoint, and the best by evaluation.
     """
@@ -61,6 +63,7 @@ class RunRecord:
     sampled: int
     deleted_transitions: int
     published: int
+    credit: float
     epoch: int
     lease: LeaseRecord | None
     head: CheckpointInfo | None
@@ -73,7 +76,7 @@ class RunStore:
     def __init__(self, database: Database) -> None:
         self._runs = database["runs"]
 
-    async def insert(self, description: RunDescription) -> bool:
+    async def insert(self, description: RunDescription, *, credit: float = 0.0) -> bool:
         """Keep a new run; False when one is there under this id."""
         document = {
             "_id": description.run,
@@ -82,8 +85,9 @@ class RunStore:
             "layout_hash": description.layout_hash,
             "observation_hash": description.observation_hash,
             "created_at": description.created_at,
+            "parents": [parent.model_dump(mode="python") for parent in description.parents],
             "limits": {},
-            "counters": {"sampled": 0, "deleted_transitions": 0, "published": 0},
+            "counters": {"sampled": 0, "deleted_transitions": 0, "published": 0, "credit": credit},
             "epoch": 0,
             "lease": None,
             "head": None,
@@ -197,6 +201,7 @@ def _description(document: Document) -> RunDescription:
         layout_hash=document["layout_hash"],
         observation_hash=document["observation_hash"],
         created_at=document["created_at"],
+        parents=document.get("parents", []),
     )
 
 
@@ -209,6 +214,7 @@ def _record(document: Document) -> RunRecord:
         sampled=int(counters["sampled"]),
         deleted_transitions=int(counters["deleted_transitions"]),
         published=int(counters["published"]),
+        credit=float(counters.get("credit", 0.0)),
         epoch=document["epoch"],
         lease=None if lease is None else _lease(lease),
         head=None if document["head"] is None else CheckpointInfo(**document["head"]),

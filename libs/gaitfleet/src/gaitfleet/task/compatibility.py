@@ -1,0 +1,84 @@
+"""Whether what was recorded, or learned, in one task can be used in another."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from gaitfleet.errors import ExperimentError
+from gaitfleet.task.interface import Task
+from gaitfleet.trajectory import Float32
+
+
+def check_replayable(recorded: Task, task: Task) -> None:
+    """Whether episodes of one task can be learned from in another: their states observed, their actions mapped back.
+
+    Round and target velocity may differ: targets do not move the walker, so an episode can be given others.
+
+    Raises
+    ------
+    ExperimentError
+        Naming what differs, with both values: the state layout, the actions, an action that the new settings could not
+        have produced, or for how long a decision is held.
+    """
+    old, new = recorded.description, task.description
+    if old.state_layout.hash != new.state_layout.hash:
+        sizes = f"{len(old.state_layout)} columns, {old.state_layout.hash}"
+        raise ExperimentError(
+            f"task: the state layout was {sizes}; here it is {len(new.state_layout)} columns, {new.state_layout.hash}"
+        )
+    _check_action_names(recorded, task)
+    _check_action_values(recorded, task)
+    held = tuple((d.action_repeat, d.action_repeat + d.action_random_repeat) for d in (old, new))
+    if held[0][0] < held[1][0] or held[0][1] > held[1][1]:
+        raise ExperimentError(
+            f"task.action.repeat: decisions were held for {_steps(held[0])} steps, here for {_steps(held[1])}"
+        )
+
+
+def check_networks(learned: Task, task: Task) -> None:
+    """Whether networks that were learned in one task take the observations of another and act in it.
+
+    Raises
+    ------
+    ExperimentError
+        Naming what differs, with both values: the observation or the actions.
+    """
+    old, new = learned.description, task.description
+    if old.observation_hash != new.observation_hash:
+        raise ExperimentError(
+            f"task.observation: there were {old.observation_size} values ({old.observation_hash}), here are "
+            f"{new.observation_size} ({new.observation_hash})"
+        )
+    _check_action_names(learned, task)
+
+
+def _check_action_names(old: Task, new: Task) -> None:
+    before, now = old.description.action_names, new.description.action_names
+    if before != now:
+        raise ExperimentError(f"task: there were {len(before)} actions ({', '.join(before)}), here are {len(now)}")
+
+
+def _check_action_values(recorded: Task, task: Task) -> None:
+    """An action can be mapped back when the policy action that stands for it produces it again."""
+    received = _possible_actions(recorded)
+    again = task.to_simulator(task.to_policy(received))
+    wrong = np.abs(again - received) > 1e-5  # several times the rounding of the way there and back
+    if wrong.any():
+        level, action = np.argwhere(wrong)[0]
+        name = recorded.description.action_names[action]
+        raise ExperimentError(
+            f"task.action: {name} could be {received[level, action]:.4g} when it was recorded; with the limits or bins "
+            f"here no decision gives that, the nearest gives {again[level, action]:.4g}"
+        )
+
+
+def _possible_actions(task: Task) -> Float32:
+    """Every level of every action, [levels, A]; both bounds and something in between where there are none."""
+    bins = task.description.action_bins
+    shares = np.array([0, 1 / np.pi, 1]) if bins is None else np.linspace(0, 1, bins)
+    policy = (2 * shares - 1).astype(np.float32)
+    return task.to_simulator(np.repeat(policy[:, None], task.description.action_size, axis=1))
+
+
+def _steps(held: tuple[int, int]) -> str:
+    return str(held[0]) if held[0] == held[1] else f"{held[0]} to {held[1]}"
