@@ -39,6 +39,8 @@ class StubReplayApi:
         While set, every request gets 503.
     holder
         Who holds the lease.
+    others
+        Newest checkpoints of other runs.
     """
 
     description: wire.RunDescription | None
@@ -50,6 +52,7 @@ class StubReplayApi:
     sampled: int = 0
     released: list[int] = field(default_factory=list)
     checkpoints: dict[int, bytes] = field(default_factory=dict)
+    others: dict[str, bytes] = field(default_factory=dict)
     progress: list[wire.TrainerProgress] = field(default_factory=list)
     priorities: list[wire.PriorityUpdate] = field(default_factory=list)
     url: str = ""
@@ -89,6 +92,9 @@ class StubReplayApi:
         url = urlsplit(target)
         query = parse_qs(url.query)
         answer = _problem(404)
+        other = url.path.removeprefix("/v1/runs/").removesuffix("/checkpoints/newest")
+        if other in self.others:
+            return 200, {}, self.others[other]
         match method, *url.path.removeprefix(f"/v1/runs/{self.description.run}").strip("/").split("/"):
             case "GET", "":
                 answer = 200, {}, self.description.model_dump_json().encode()

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal, Self
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
+from gaitfleet.course_settings import WarmStartSettings
 from gaitfleet.errors import ExperimentError
 from gaitfleet.settings import Settings
 from gaitfleet.task_settings import (
@@ -56,6 +57,7 @@ __all__ = [
     "SpacesSettings",
     "TaskSettings",
     "Td3Settings",
+    "WarmStartSettings",
     "load_experiment",
     "parse_experiment",
     "settings_hash",
@@ -191,6 +193,9 @@ class Experiment(Settings):
     evaluation: EvaluationSettings = Field(default_factory=EvaluationSettings, description="How policies are judged.")
     checkpoints: CheckpointSettings = Field(default_factory=CheckpointSettings, description="When they are published.")
     retention: RetentionSettings = Field(default_factory=RetentionSettings, description="What the database keeps.")
+    warm_start: WarmStartSettings | None = Field(
+        default=None, description="Networks of another run to begin with; unset: random ones."
+    )
     seed: int = Field(default=0, ge=0, lt=1 << 31, description="Root of every random stream of the run.")
 
     @property

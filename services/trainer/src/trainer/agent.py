@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -18,8 +19,12 @@ from gaitfleet.wire import RunDescription
 from trainer.algorithms import make_algorithm
 from trainer.networks import describe_layers, gradient_norm
 from trainer.normalizer import Normalizer
-from trainer.snapshot import CheckpointMismatchError, Counters, Tensors, capture, restore, to_arrays
+from trainer.snapshot import CheckpointMismatchError, Counters, Tensors, adopt, capture, restore, to_arrays
 from trainer.transitions import Transitions, UpdateResult
+
+REMEMBERED_BATCHES = 1000
+"""Of another task's observations the normaliser keeps the weight of this many batches: statistics that still hold do
+not jump, and others are right after a few thousand updates instead of never."""
 
 
 class TaskMismatchError(GaitfleetError):
@@ -34,6 +39,7 @@ class Snapshot:
     policy_tensors: Tensors
     trainer_tensors: Tensors
     counters: Counters
+    origin: dict[str, Any] | None = None
 
     @property
     def step(self) -> int:
@@ -53,7 +59,7 @@ class Snapshot:
                 policy=self.description,
                 policy_tensors=to_arrays(self.policy_tensors),
                 trainer_tensors=to_arrays(self.trainer_tensors),
-                counters=self.counters,
+                counters=self.counters | ({} if self.origin is None else {"warm_start": self.origin}),
             )
         )
 
@@ -95,6 +101,8 @@ class Agent:
             device=device,
         )
         self.normalizer = Normalizer.empty(self.observation_size, settings.observation_clip, device)
+        self.origin: dict[str, Any] | None = None
+        """Run and step of the checkpoint that this run began with; None where it began with nothing."""
 
     @property
     def updates(self) -> int:
@@ -135,6 +143,7 @@ class Agent:
             policy_tensors=actor_tensors | {"normalizer.mean": mean, "normalizer.std": std},
             trainer_tensors=tensors | more_tensors,
             counters=counters | more_counters,
+            origin=self.origin,
         )
 
     def restore(self, body: bytes) -> None:
@@ -147,11 +156,37 @@ class Agent:
         CheckpointMismatchError
             When they are one of other networks.
         """
+        checkpoint = self._decode(body)
+        self.origin = checkpoint.counters.get("warm_start")
+        restore(self.algorithm.state, "algorithm", checkpoint.trainer_tensors, checkpoint.counters)
+        restore(self.normalizer, "normalizer", checkpoint.trainer_tensors, checkpoint.counters)
+
+    def warm_start(self, body: bytes, *, optimizers: bool) -> None:
+        """Begin with what another run has learned. It counts as the first update, so that it can be published at once.
+
+        Raises
+        ------
+        CodecError
+            When the bytes are not a checkpoint.
+        CheckpointMismatchError
+            When they are one of other networks.
+        """
+        checkpoint = self._decode(body)
+        adopt(self.algorithm.state, "algorithm", checkpoint.trainer_tensors, optimizers=optimizers)
+        adopt(self.normalizer, "normalizer", checkpoint.trainer_tensors, optimizers=optimizers)
+        self.forget()
+        self.algorithm.state.updates = 1
+        self.origin = {"run": checkpoint.policy.run, "step": checkpoint.step}
+
+    def forget(self) -> None:
+        """Let the observations of another task fade from the normaliser: what never moved in 2D does in 3D."""
+        self.normalizer.forget(beyond=REMEMBERED_BATCHES * self.experiment.algorithm.batch_size)
+
+    def _decode(self, body: bytes) -> Checkpoint:
         checkpoint = decode_checkpoint(body)
         if checkpoint.policy.observation_hash != self.observation_hash:
             raise CheckpointMismatchError(
-                f"the checkpoint's observation hash is {checkpoint.policy.observation_hash}, the run's is "
-                f"{self.observation_hash}"
+                f"the checkpoint has {checkpoint.policy.observation_size} observation values with hash "
+                f"{checkpoint.policy.observation_hash}, the run {self.observation_size} with {self.observation_hash}"
             )
-        restore(self.algorithm.state, "algorithm", checkpoint.trainer_tensors, checkpoint.counters)
-        restore(self.normalizer, "normalizer", checkpoint.trainer_tensors, checkpoint.counters)
+        return checkpoint

@@ -26,8 +26,8 @@ from trainer.metrics import TrainerMetrics
 from trainer.priorities import PrioritySender
 from trainer.publisher import PublicationSchedule, Publisher
 from trainer.settings import TrainerSettings, explain
-from trainer.snapshot import NonFiniteError
-from trainer.startup import resume, wait_for_run
+from trainer.snapshot import CheckpointMismatchError, NonFiniteError
+from trainer.startup import resume, wait_for_run, warm_start
 
 logger = logging.getLogger(__name__)
 
@@ -73,8 +73,9 @@ def run(settings: TrainerSettings, stop: threading.Event, registry: CollectorReg
         return ExitCode.MISCONFIGURED
     try:
         _train(settings, device, clients, stop, registry)
-    except ForbiddenError as error:
-        logger.error("stopping: %s; is the token one of role trainer?", error)
+    except (ForbiddenError, CheckpointMismatchError) as error:
+        hint = "; is the token one of role trainer?" if isinstance(error, ForbiddenError) else ""
+        logger.error("stopping: %s%s", error, hint)
         return ExitCode.MISCONFIGURED
     except ConflictError as error:
         logger.error("stopping: %s", error)
@@ -95,11 +96,11 @@ class Clients:
         self._settings = settings
         self._token = settings.read_token()
 
-    def make(self, *, timeout_seconds: float = 30.0, attempts: int = 4) -> ReplayClient:
-        """A new client."""
+    def make(self, *, timeout_seconds: float = 30.0, attempts: int = 4, run: str | None = None) -> ReplayClient:
+        """A new client, of another run if one is named."""
         return ReplayClient(
             self._settings.replay_api_url,
-            run=self._settings.run,
+            run=run or self._settings.run,
             token=self._token,
             timeout_seconds=timeout_seconds,
             attempts=attempts,
@@ -130,6 +131,10 @@ def _train(
             agent = Agent(description, device)
             resume(agent, control, stop)
             control.close()
+            origin = description.experiment.warm_start
+            if origin is not None and agent.updates == 0:
+                with clients.make(timeout_seconds=30.0, attempts=1, run=origin.run) as source:
+                    warm_start(agent, origin, source, stop)
             if not stop.is_set():
                 _learn(settings, description, agent, lease, clients, metrics, stop)
     finally:
@@ -168,6 +173,8 @@ def _learn(
     feed.start()
     logger.info("learning", extra={"device": str(agent.device), "threads": settings.threads, "version": __version__})
     try:
+        if agent.updates == 1 and agent.origin is not None:
+            publisher.start(agent.snapshot())  # the rollouts act by it from the first episode on
         learner.run(stop)
         feed.ask_to_stop()
         logger.info("stopping at step %d", agent.updates)

@@ -55,6 +55,12 @@ class Normalizer:
         self.mean += delta * (size / total)
         self.count = total
 
+    def forget(self, *, beyond: int) -> None:
+        """Count what was seen as no more than this many observations, so that what comes next soon weighs as much."""
+        share = (beyond / self.count.clamp_min(1.0)).clamp_max(1.0)
+        self.count = self.count * share
+        self.squares *= share
+
     def parameters(self) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation as a worker gets them, float32 [O]. The deviation is 1 before the first batch."""
         std = (self.squares / self.count).sqrt().clamp_min(SMALLEST_STD)

@@ -74,6 +74,26 @@ def restore(state: Any, prefix: str, tensors: Mapping[str, Array], counters: Map
                 setattr(state, field.name, type(value)(counters[name]))
 
 
+def adopt(state: Any, prefix: str, tensors: Mapping[str, Array], *, optimizers: bool) -> None:
+    """Take the networks and tensors of another run's state, and its optimisers' moments if asked for.
+
+    Counters, numbers and generators stay as they are.
+
+    Raises
+    ------
+    CheckpointMismatchError
+        When a tensor is missing, or has another shape.
+    """
+    for field in dataclasses.fields(state):
+        name, value = f"{prefix}/{field.name}", getattr(state, field.name)
+        if isinstance(value, torch.optim.Optimizer):
+            if optimizers:
+                _restore_optimizer(value, name, tensors)
+        elif isinstance(value, nn.Module | Tensor):
+            for key, tensor in _live_tensors(name, value).items():
+                _fill(tensor, key, tensors)
+
+
 def to_arrays(tensors: Tensors) -> dict[str, Array]:
     """Captured tensors in numpy, checked.
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from gaitfleet.client import ReplayClient
+from gaitfleet.course_settings import WarmStartSettings
 from gaitfleet.errors import ApiUnavailableError, LimitedError, NotFoundError
 from gaitfleet.wire import RunDescription
 from trainer.agent import Agent
@@ -52,6 +53,34 @@ def resume(agent: Agent, client: ReplayClient, stop: threading.Event) -> None:
         return
     agent.restore(body)
     logger.info("resumed from step %d", agent.updates)
+
+
+def warm_start(agent: Agent, settings: WarmStartSettings, source: ReplayClient, stop: threading.Event) -> None:
+    """Begin with a checkpoint of another run, as soon as there is one.
+
+    Parameters
+    ----------
+    source
+        Client of that run.
+
+    Raises
+    ------
+    CodecError, CheckpointMismatchError
+        When that checkpoint cannot be used.
+    """
+    which = "newest" if settings.checkpoint == "latest" else settings.checkpoint
+    what = f"checkpoint {settings.checkpoint} of run {settings.run}"
+
+    def download() -> bytes:
+        body = source.download_checkpoint(which)
+        if body is None:
+            raise NotFoundError(f"{what} is not published yet")
+        return body
+
+    body = _patiently(download, stop, what=what)
+    if body is not None:
+        agent.warm_start(body, optimizers=settings.optimizers)
+        logger.info("warm start from %s", what, extra=agent.origin)
 
 
 def _patiently(call: Callable[[], T], stop: threading.Event, *, what: str) -> T | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 import yaml
@@ -11,6 +11,7 @@ from rich.table import Table
 
 from gaitfleet.command.inspection import DEFAULT_URL, Json, Url, connected, print_table
 from gaitfleet.command.up import read_experiment
+from gaitfleet.experiment import Experiment, parse_experiment
 from gaitfleet.wire import ForkRequest, RunDescription
 
 run = typer.Typer(help="Runs: list, show, create, fork.", no_args_is_help=True)
@@ -71,6 +72,10 @@ def fork(
             "0: the trainer begins at once and keeps the pace of new experience.",
         ),
     ] = 0.0,
+    warm_start: Annotated[
+        str | None,
+        typer.Option(help="Begin with the old run's networks too: latest, best, or a checkpoint's step."),
+    ] = None,
     url: Url = DEFAULT_URL,
 ) -> None:
     """Create a run that learns from the stored episodes of another too, with its own observation and reward.
@@ -79,10 +84,16 @@ def fork(
     fit beside its own. Episodes that the old run's `retention` deletes later are gone for the new run too.
     """
     with connected(url, old) as client:
-        request = ForkRequest(
-            run=new, experiment=read_experiment(experiment), samples_per_inherited=samples_per_inherited
-        )
+        settings = read_experiment(experiment)
+        if warm_start is not None:
+            settings = parse_experiment(_warm(settings, old, warm_start))
+        request = ForkRequest(run=new, experiment=settings, samples_per_inherited=samples_per_inherited)
         _tell("forked", client.fork_run(request))
+
+
+def _warm(settings: Experiment, old: str, checkpoint: str) -> dict[str, Any]:
+    which = int(checkpoint) if checkpoint.isdecimal() else checkpoint
+    return settings.model_dump(mode="json") | {"warm_start": {"run": old, "checkpoint": which}}
 
 
 def _tell(what: str, description: RunDescription) -> None:

@@ -10,8 +10,9 @@ where inserts are limited, inserting is allowed while ``balance <= offset + erro
 count over the life of the run; evaluation episodes do not count. ``inherited`` and ``credit`` are 0 but for a fork (see
 `services.forks`).
 
-Inserting is never limited while sampling waits for transitions. So both sides can never be blocked at once: a blocked insert means ``balance > offset + error_buffer``, so with
-``error_buffer >= n`` the n samples are allowed. That is why a request for a batch above ``error_buffer`` is refused.
+Inserting is never limited while sampling waits for transitions. So both sides can never be blocked at once: a blocked
+insert means ``balance > offset + error_buffer``, so with ``error_buffer >= n`` the n samples are allowed. That is why a
+request for a batch above ``error_buffer`` is refused.
 
 What a crash can lose: ``inserted`` is recomputed from the store and is exact. ``sampled`` is written behind, every
 `FLUSH_SECONDS` and at shutdown; a crash forgets at most the samples granted since, and the trainer may draw these

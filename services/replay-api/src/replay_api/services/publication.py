@@ -11,7 +11,7 @@ import hashlib
 import time
 from concurrent.futures import Executor
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -38,6 +38,7 @@ Which = int | Literal["newest", "best"]
 class _Candidate:
     info: CheckpointInfo
     policy: bytes
+    warm_start: dict[str, Any] | None
 
 
 class Publication:
@@ -143,7 +144,11 @@ class Publication:
         await self._put(policy_key(candidate.info), candidate.policy)
         info = candidate.info.model_copy(update={"published_at": now()})
         # Shielded: a head that has moved must also be recorded and served.
-        return await asyncio.shield(asyncio.ensure_future(self._move(opened, ServedPolicy(info, candidate.policy))))
+        moving = self._move(opened, ServedPolicy(info, candidate.policy))
+        moved = await asyncio.shield(asyncio.ensure_future(moving))
+        if record.head is None and candidate.warm_start is not None and moved[1]:
+            await self._events.add(opened.run, "warm_started", step=step, **candidate.warm_start)
+        return moved
 
     async def _move(self, opened: OpenRun, policy: ServedPolicy) -> tuple[CheckpointInfo, bool]:
         info = policy.info
@@ -195,7 +200,13 @@ def _examine(opened: OpenRun, step: int, epoch: int, body: bytearray) -> _Candid
         policy_size_bytes=len(policy),
         published_at=now(),
     )
-    return _Candidate(info, policy)
+    return _Candidate(info, policy, _warm_start_of(checkpoint))
+
+
+def _warm_start_of(checkpoint: Checkpoint) -> dict[str, Any] | None:
+    """From which checkpoint the run began, where the trainer says so."""
+    origin = checkpoint.counters.get("warm_start")
+    return {"from_run": origin.get("run"), "from_step": origin.get("step")} if isinstance(origin, dict) else None
 
 
 def _check_identity(opened: OpenRun, step: int, checkpoint: Checkpoint) -> None:

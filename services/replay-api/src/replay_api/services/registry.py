@@ -26,6 +26,7 @@ from replay_api.services.open_run import OpenRun
 from replay_api.services.patience import happens
 from replay_api.services.sampling import Sampler
 from replay_api.services.tally import Tally
+from replay_api.services.warm_starts import check_warm_start
 from replay_api.settings import Settings
 from replay_api.storage.checkpoint_records import CheckpointRecords
 from replay_api.storage.episodes import EpisodeStore, key_of
@@ -76,11 +77,13 @@ class RunRegistry:
         Raises
         ------
         RejectedError
-            When the experiment's task cannot be made.
+            When the experiment's task cannot be made, or its warm start cannot be had.
         ExperimentConflictError
             When the run exists with another experiment.
         """
         description = self.describe(run, experiment)
+        if experiment.warm_start is not None and await self._stores.runs.get(run) is None:
+            await check_warm_start(description, experiment.warm_start, self._stores.runs, self._stores.records)
         if await self._stores.runs.insert(description):
             await self._events.add(run, "run_started", experiment_hash=experiment.hash)
             return description, True

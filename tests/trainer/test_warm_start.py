@@ -1,0 +1,97 @@
+"""A run begins with what another has learned: networks, targets, temperature, normaliser; nothing else."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gaitfleet.checkpoint import Checkpoint, decode_checkpoint
+from gaitfleet.policy import NumpyPolicy
+from tests.trainer.test_service import Trainer, serving
+from tests.trainer.toys import noise_transitions, small_agent
+from trainer.agent import REMEMBERED_BATCHES, Agent
+from trainer.main import ExitCode
+from trainer.snapshot import CheckpointMismatchError
+
+WARM = {"warm_start": {"run": "elder"}}
+
+
+def learned(name: str = "sac", **changes: Any) -> Agent:
+    agent = small_agent(name, **changes)
+    agent.run = "elder"
+    for number in range(5):
+        agent.learn(noise_transitions(number))
+    return agent
+
+
+def snapshot(agent: Agent) -> Checkpoint:
+    return decode_checkpoint(agent.snapshot().encode())
+
+
+@pytest.mark.parametrize("algorithm", ["sac", "td3"])
+@pytest.mark.parametrize("optimizers", [False, True])
+def test_networks_are_taken_and_counters_and_random_numbers_are_not(algorithm: str, optimizers: bool) -> None:
+    elder, agent = learned(algorithm), small_agent(algorithm, seed=5)
+    generator = agent.algorithm.state.generator.get_state().numpy().copy()
+    agent.warm_start(elder.snapshot().encode(), optimizers=optimizers)
+    old, new = snapshot(elder), snapshot(agent)
+    assert new.counters["warm_start"] == {"run": "elder", "step": 5}
+    assert new.step == 1
+    for name, tensor in old.trainer_tensors.items():
+        if "generator" in name:
+            assert new.trainer_tensors[name].tobytes() == generator.tobytes()
+        elif "optimizer" in name:
+            assert (name in new.trainer_tensors) is optimizers
+        else:
+            assert new.trainer_tensors[name].tobytes() == tensor.tobytes(), name
+    observation = np.array([0.3, -0.2, 1.0], np.float32)
+    acts = [NumpyPolicy(c.policy, c.policy_tensors).act(observation).tobytes() for c in (old, new)]
+    assert acts[0] == acts[1]
+
+    successor = small_agent(algorithm)
+    successor.restore(agent.snapshot().encode())  # the origin is not forgotten
+    assert snapshot(successor).counters["warm_start"] == {"run": "elder", "step": 5}
+
+
+def test_other_shapes_are_refused_with_both() -> None:
+    wide = learned(algorithm={"critic": {"kind": "simba", "hidden_size": 24, "blocks": 1}})
+    with pytest.raises(CheckpointMismatchError, match=r"critics/.* is \[24, 4\] in the checkpoint, here \[16, 4\]"):
+        small_agent().warm_start(wide.snapshot().encode(), optimizers=False)
+
+
+def test_observations_of_another_task_fade_from_the_normaliser() -> None:
+    """A value that never moved has a deviation soon after it begins to, and not after as many batches again."""
+    agent = small_agent(algorithm={"batch_size": 2})
+    agent.learn(noise_transitions(0, batch_size=32))
+    agent.normalizer.count += 1e9
+    agent.forget()
+    assert float(agent.normalizer.count) == pytest.approx(2 * REMEMBERED_BATCHES)
+
+
+def test_the_trainer_publishes_it_before_it_learns_and_then_resumes_its_own() -> None:
+    elder = learned().snapshot().encode()
+    with serving(**WARM) as api:
+        api.others["elder"] = elder
+        trainer = Trainer(api)
+        api.wait_for(lambda api: len(api.checkpoints) >= 2)
+        trainer.stop.set()
+        assert trainer.ended() is ExitCode.CLEAN
+        first, stopped_at = decode_checkpoint(api.checkpoints[1]), max(api.checkpoints)
+        tensors = decode_checkpoint(elder).policy_tensors
+        assert all(first.policy_tensors[name].tobytes() == tensor.tobytes() for name, tensor in tensors.items())
+        del api.others["elder"]
+        again = Trainer(api)
+        api.wait_for(lambda api: max(api.checkpoints) > stopped_at)
+        again.stop.set()
+        assert again.ended() is ExitCode.CLEAN
+        assert decode_checkpoint(api.checkpoints[max(api.checkpoints)]).counters["warm_start"]["run"] == "elder"
+
+
+def test_a_checkpoint_that_does_not_fit_ends_the_trainer_for_good() -> None:
+    wide = learned(algorithm={"actor": {"kind": "simba", "hidden_size": 24, "blocks": 1}})
+    with serving(**WARM) as api:
+        api.others["elder"] = wide.snapshot().encode()
+        assert Trainer(api).ended() is ExitCode.MISCONFIGURED
+        assert api.checkpoints == {}
