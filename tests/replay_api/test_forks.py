@@ -229,7 +229,7 @@ def test_the_command_creates_forks_lists_and_shows_runs(fleet: Fleet, tmp_path: 
     assert gaitfleet("fork", fleet.run, new, "--experiment", str(file)).endswith("with 11 inherited transitions\n")
     assert f"created {new}-b (experiment " in gaitfleet("create", f"{new}-b", "--experiment", "pendulum")
     (line,) = [line for line in gaitfleet("list").splitlines() if line.startswith(f"{new} ")]
-    assert line.endswith(fleet.run)
+    assert line.split()[-1] == fleet.run
     shown = yaml.safe_load(gaitfleet("show", new))
     assert shown["experiment"]["task"]["reward"]["preset"] == "round1"
     assert shown["parents"][0]["run"] == fleet.run
