@@ -8,7 +8,10 @@ from pydantic import BaseModel
 
 from gaitfleet.errors import ExperimentError
 from gaitfleet.experiment import Experiment, load_experiment, parse_experiment
-from gaitfleet.task import make_task
+from gaitfleet.task.stages import stage_tasks
+
+A = {"name": "a", "gate": {"mean_speed": 0.5}}
+PENDULUM = {"environment": "gymnasium:Pendulum-v1"}
 
 
 @pytest.mark.parametrize(
@@ -33,6 +36,19 @@ from gaitfleet.task import make_task
         ),
         ({"task": {"environment": "gymnasium:; drop"}}, r"task\.environment: "),
         ({"replay": {"error_buffer": 10}}, r"replay\.error_buffer is 10; below 256 .* could block both sides for ever"),
+        (
+            {"curriculum": {"stages": [A, {"name": "b", "task": {"modle": 1}}]}},
+            r"stages\.b\.task: unknown key 'modle'; did",
+        ),
+        ({"curriculum": {"stages": [A, {"name": "b", "task": {"round": 3}}]}}, r"stages\.b\.task\.round: .*\(got 3\)"),
+        ({"curriculum": {"stages": [{"name": "a"}, {"name": "b"}]}}, "stage 'a' needs a gate"),
+        ({"curriculum": {"stages": [A, A | {"name": "b"}]}}, "stage 'b' is the last; its gate would lead nowhere"),
+        ({"curriculum": {"stages": [A, A, {"name": "b"}]}}, "stage 'a' stands twice"),
+        (
+            {"task": PENDULUM, "curriculum": {"stages": [A, {"name": "b"}]}},
+            r"gate: gymnasium:Pendulum-v1 has no mean_speed",
+        ),
+        ({"warm_start": {"run": "a", "checkpoint": "newest"}}, r"warm_start\.checkpoint.*'latest' or 'best'"),
         ({"replay": {"capacity": 500, "min_size": 501}}, r"replay\.min_size 501 is above replay\.capacity 500"),
     ],
 )
@@ -53,10 +69,32 @@ def test_a_file_that_is_not_there_or_not_yaml_is_named(tmp_path: Path) -> None:
 def test_every_shipped_experiment_is_valid_and_survives_json(shipped: str) -> None:
     with as_file(files("gaitfleet") / "experiments" / shipped) as path:
         experiment = load_experiment(path)
-    assert make_task(experiment.task).description.observation_size > 0
+    assert all(task.description.observation_size > 0 for task in stage_tasks(experiment))
     again = parse_experiment(experiment.model_dump(mode="json"))
     assert again == experiment
     assert again.hash == experiment.hash
+
+
+@pytest.mark.parametrize(
+    ("stage", "words"),
+    [
+        ({"task": {"prosthetic": False}}, r"stages\.b: task\.observation: there were 159 values .*, here are 180"),
+        ({"task": {"observation": {"preset": "official-160"}}}, "there were 159 values .*, here are 160"),
+        ({"task": {"action": {"bins": 2}}}, "abd_r could be 0.3183 when it was recorded; .* nearest gives 0"),
+        ({"task": {"reward": {"weights": {"alife": 1}}}}, r"curriculum\.stages\.b: .*alife"),
+        ({"gate": {"survival": {"steps": 301}}}, r"stages\.b: gate\.survival\.steps is 301; an episode has 300"),
+    ],
+)
+def test_a_stage_that_could_not_follow_the_one_before_is_refused(stage: dict[str, object], words: str) -> None:
+    stages = [A, {"name": "b", "gate": {"mean_speed": 1}} | stage, {"name": "c", "task": {"round": 2}}]
+    with pytest.raises(ExperimentError, match=words):
+        stage_tasks(parse_experiment({"curriculum": {"stages": stages}}))
+
+
+def test_a_stage_that_begins_with_an_empty_memory_may_change_the_actions() -> None:
+    restarted = {"name": "b", "replay": "restart", "task": {"action": {"bins": 2}, "model": "2D"}}
+    first, second = stage_tasks(parse_experiment({"curriculum": {"stages": [A, restarted]}}))
+    assert (first.description.action_bins, second.description.action_bins) == (None, 2)
 
 
 def test_every_field_of_the_file_is_described() -> None:

@@ -28,6 +28,7 @@ def test_a_run_is_created_once_and_keeps_its_experiment(fleet: Fleet) -> None:
         "layout_hash": fleet.task.description.state_layout.hash,
         "observation_hash": fleet.task.description.observation_hash,
         "created_at": description["created_at"],
+        "stage": 0,
         "parents": [],
     }
     again = fleet.create()
@@ -63,6 +64,8 @@ def test_an_episode_is_posted_listed_and_read_back(fleet: Fleet) -> None:
         "ending": "truncated",
         "ending_reason": "time_limit",
         "exploration": "uniform",
+        "stage": "",
+        "drift_m": None,
         "integrator": "",
         "accuracy": 0.0,
         "steps": 30,
@@ -194,7 +197,7 @@ def test_status_tells_what_is_stored_held_sampled_and_trained(fleet: Fleet) -> N
         "spooled": 0,
         "failures": {"watchdog": 1},
     }
-    assert fleet.http.put(f"{fleet.path}/workers/host-1", json=report).status_code == 204
+    assert fleet.http.put(f"{fleet.path}/workers/host-1", json=report).json() == {"stage": 0}
 
     status = fleet.status()
     RunStatus.model_validate(status)

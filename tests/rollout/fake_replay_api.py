@@ -43,6 +43,7 @@ class FakeApi:
         self.posts: list[str] = []
         self.reports: list[dict[str, Any]] = []
         self.left: list[str] = []
+        self.stage = 0
         self.policy: tuple[int, bytes] | None = None
         self.tokens: set[str] | None = None
         self.away = threading.Event()
@@ -102,7 +103,7 @@ class FakeApi:
                 answer = self._post(codec.decompress(body, limit_bytes=1 << 28))
             case "PUT", "workers":
                 self.reports.append(json.loads(body))
-                answer = 204, {}, b""
+                answer = 200, {}, json.dumps({"stage": self.stage}).encode()
             case "DELETE", "workers":
                 self.left.append(parts[1])
                 answer = 204, {}, b""
@@ -132,7 +133,8 @@ class FakeApi:
     def _post(self, body: bytes) -> Answer:
         try:
             episode = decode_episode(body)
-            check_episode(episode, self.run, self.task.description)
+            stage = self.experiment.stage_names.index(episode.metadata.stage)
+            check_episode(episode, self.run, make_task(self.experiment.task_at(stage)).description)
         except CodecError as error:
             return _problem(422, str(error))
         episode_id = str(episode.metadata.episode_id)

@@ -66,7 +66,7 @@ def test_observations_of_another_task_fade_from_the_normaliser() -> None:
     agent = small_agent(algorithm={"batch_size": 2})
     agent.learn(noise_transitions(0, batch_size=32))
     agent.normalizer.count += 1e9
-    agent.forget()
+    agent.enter(1)
     assert float(agent.normalizer.count) == pytest.approx(2 * REMEMBERED_BATCHES)
 
 

@@ -3,12 +3,16 @@ goes."""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from gaitfleet.identity import RUN_PATTERN
 from gaitfleet.settings import Settings
+
+STAGE_PATTERN = r"^[a-z0-9][a-z0-9-]{0,31}$"
+"""A stage's name becomes part of metadata, events and messages."""
 
 
 class WarmStartSettings(Settings):
@@ -29,3 +33,98 @@ class WarmStartSettings(Settings):
         description="Also take the optimisers' moments. They belong to the old run's gradients: worth it when task and "
         "reward stay the same.",
     )
+
+
+class SurvivalSettings(Settings):
+    """How many evaluation episodes must last how long."""
+
+    share: float = Field(default=0.8, gt=0, le=1, description="Share of the episodes.")
+    steps: int = Field(ge=1, description="Simulator steps that each of them lasts at least.")
+
+
+class GateSettings(Settings):
+    """When a stage is passed: everything that is stated must hold at once, over evaluation episodes of that stage."""
+
+    policies: int = Field(
+        default=1,
+        ge=1,
+        le=100,
+        description="The newest so many policies are judged together, each by all its `evaluation.episodes`.",
+    )
+    survival: SurvivalSettings | None = Field(default=None, description="How many episodes last how long.")
+    mean_return: float | None = Field(default=None, description="Mean official score at least.")
+    mean_speed: float | None = Field(default=None, description="Mean forward speed in m/s at least.")
+    mean_distance: float | None = Field(default=None, description="Mean forward way in m at least.")
+    mean_foot_contacts: float | None = Field(
+        default=None, ge=0, description="Mean number of alternating foot contacts at least."
+    )
+    mean_drift: float | None = Field(
+        default=None, gt=0, description="Mean sideways way in m, to either side, below this."
+    )
+    min_environment_steps: int = Field(
+        default=0, ge=0, description="Simulator steps of training that the stage lasts at least."
+    )
+    max_environment_steps: int | None = Field(
+        default=None,
+        ge=1,
+        description="After so many the next stage begins, whatever the evaluations say; unset: never.",
+    )
+
+    @property
+    def gait_criteria(self) -> list[str]:
+        """Criteria that only a walker can meet."""
+        names = ("mean_speed", "mean_distance", "mean_foot_contacts", "mean_drift")
+        return [name for name in names if getattr(self, name) is not None]
+
+    @property
+    def judges(self) -> bool:
+        """Whether evaluations can pass it."""
+        return bool(self.gait_criteria) or self.survival is not None or self.mean_return is not None
+
+
+class StageSettings(Settings):
+    """One stage: what is different in it, and when it is passed."""
+
+    name: str = Field(pattern=STAGE_PATTERN, description="Lower-case letters, digits and hyphens; unique.")
+    task: dict[str, Any] = Field(
+        default_factory=dict,
+        description="What differs from the run's `task`, merged into it key by key. The state layout, the observation "
+        "and the actions must stay the same.",
+    )
+    replay: Literal["keep", "restart"] = Field(
+        default="keep",
+        description="Episodes of the stages before: `keep`: they are learned from too, with this stage's observation, "
+        "reward and ending. `restart`: they are not, and the trainer waits for `replay.min_size` new transitions.",
+    )
+    gate: GateSettings | None = Field(
+        default=None, description="When the next stage begins; every stage but the last has one."
+    )
+
+
+class CurriculumSettings(Settings):
+    """Stages that the run goes through, one after the other."""
+
+    stages: tuple[StageSettings, ...] = Field(min_length=2, max_length=100, description="In order.")
+
+    @model_validator(mode="after")
+    def _stages_follow_each_other(self) -> Self:
+        names = [stage.name for stage in self.stages]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"stage {name!r} stands twice")
+        *passed, last = self.stages
+        for stage in passed:
+            if stage.gate is None or not (stage.gate.judges or stage.gate.max_environment_steps):
+                raise ValueError(f"stage {stage.name!r} needs a gate: a criterion or max_environment_steps")
+        if last.gate is not None:
+            raise ValueError(f"stage {last.name!r} is the last; its gate would lead nowhere")
+        return self
+
+
+def merged(block: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """A block of settings with changes in it, blocks within it merged likewise."""
+    both = dict(block)
+    for key, value in changes.items():
+        within = both.get(key)
+        both[key] = merged(within, value) if isinstance(within, Mapping) and isinstance(value, Mapping) else value
+    return both

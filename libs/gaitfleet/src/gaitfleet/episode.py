@@ -73,6 +73,11 @@ class EpisodeMetadata(BaseModel):
     exploration: Literal["none", "sampled", "gaussian", "correlated", "uniform"] = Field(description="Noise used.")
     integrator: str = Field(default="", max_length=50, description="OpenSim's integration method; empty elsewhere.")
     accuracy: float = Field(default=0.0, ge=0, lt=1, description="Integrator accuracy; 0 where there is none.")
+    stage: str = Field(
+        default="",
+        pattern=r"^([a-z0-9][a-z0-9-]{0,31})?$",
+        description="Stage of the run's curriculum in which it was played; empty without one.",
+    )
     started_at: AwareDatetime = Field(description="When it began, with time zone.")
     wall_seconds: float = Field(ge=0, le=1e7, description="Wall-clock time it took.")
     origin: EpisodeOrigin | None = Field(

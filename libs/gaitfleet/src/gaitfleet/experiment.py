@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
-from gaitfleet.course_settings import WarmStartSettings
+from gaitfleet.course_settings import CurriculumSettings, StageSettings, WarmStartSettings, merged
 from gaitfleet.errors import ExperimentError
 from gaitfleet.settings import Settings
 from gaitfleet.task_settings import (
@@ -38,6 +38,7 @@ __all__ = [
     "ActionSettings",
     "AlgorithmSettings",
     "CheckpointSettings",
+    "CurriculumSettings",
     "EvaluationSettings",
     "Experiment",
     "ExplorationChoice",
@@ -181,6 +182,9 @@ class RetentionSettings(Settings):
     )
 
 
+_TASK: TypeAdapter[ProstheticsTask | GymnasiumTask] = TypeAdapter(TaskSettings)
+
+
 class Experiment(Settings):
     """One experiment: the whole file."""
 
@@ -195,6 +199,9 @@ class Experiment(Settings):
     retention: RetentionSettings = Field(default_factory=RetentionSettings, description="What the database keeps.")
     warm_start: WarmStartSettings | None = Field(
         default=None, description="Networks of another run to begin with; unset: random ones."
+    )
+    curriculum: CurriculumSettings | None = Field(
+        default=None, description="Stages with tasks of their own; unset: the run has one task."
     )
     seed: int = Field(default=0, ge=0, lt=1 << 31, description="Root of every random stream of the run.")
 
@@ -213,6 +220,35 @@ class Experiment(Settings):
         if isinstance(self.algorithm, SacSettings):
             return (ExplorationChoice(kind="sampled"),)
         return (ExplorationChoice(kind="gaussian", deviation=0.1),)
+
+    @property
+    def stage_names(self) -> tuple[str, ...]:
+        """Names of the stages, in order; one empty name where there is no curriculum."""
+        return ("",) if self.curriculum is None else tuple(stage.name for stage in self.curriculum.stages)
+
+    def stage_at(self, index: int) -> StageSettings | None:
+        """A stage; None where there is no curriculum."""
+        return None if self.curriculum is None else self.curriculum.stages[index]
+
+    def task_at(self, index: int) -> ProstheticsTask | GymnasiumTask:
+        """The task of a stage: the run's own with what differs there."""
+        stage = self.stage_at(index)
+        return self.task if stage is None else _TASK.validate_python(merged(self.task.model_dump(), stage.task))
+
+    @model_validator(mode="after")
+    def _every_stage_has_a_task(self) -> Self:
+        for index, name in enumerate(self.stage_names):
+            stage = self.stage_at(index)
+            try:
+                task = self.task_at(index)
+            except ValidationError as error:
+                raise ValueError(f"curriculum.stages.{name}.{_problems(error, 'task.')}") from None
+            walks = isinstance(task, ProstheticsTask)
+            if stage is not None and stage.gate is not None and stage.gate.gait_criteria and not walks:
+                raise ValueError(
+                    f"curriculum.stages.{name}.gate: {task.environment} has no {stage.gate.gait_criteria[0]}"
+                )
+        return self
 
     @model_validator(mode="after")
     def _the_limiter_can_move(self) -> Self:
@@ -249,14 +285,18 @@ def parse_experiment(data: Any) -> Experiment:
     try:
         return Experiment.model_validate(data)
     except ValidationError as error:
-        lines = []
-        for item in error.errors():
-            field = (
-                ".".join(str(part) for part in item["loc"] if part not in ("prosthetics", "gymnasium")) or "experiment"
-            )
-            value = "" if isinstance(item["input"], dict) else f" (got {item['input']!r:.100})"
-            lines.append(f"{field}: {item['msg'].removeprefix('Value error, ')}{value}")
-        raise ExperimentError("\n".join(lines)) from None
+        raise ExperimentError(_problems(error)) from None
+
+
+def _problems(error: ValidationError, prefix: str = "") -> str:
+    """One line for every field that is wrong, with the value received where that is short."""
+    lines = []
+    for item in error.errors():
+        parts = [str(part) for part in item["loc"] if part not in ("prosthetics", "gymnasium")]
+        field = (prefix + ".".join(parts)).rstrip(".") or "experiment"
+        value = "" if isinstance(item["input"], dict | Experiment) else f" (got {item['input']!r:.100})"
+        lines.append(f"{field}: {item['msg'].removeprefix('Value error, ')}{value}")
+    return "\n".join(lines)
 
 
 def load_experiment(path: Path) -> Experiment:

@@ -43,9 +43,20 @@ class RunDescription(Wire):
     layout_hash: str = Field(description="Hash of the state layout of its episodes.")
     observation_hash: str = Field(description="Hash over the names of its observation.")
     created_at: AwareDatetime = Field(description="When it was created.")
+    stage: int = Field(default=0, description="Position of the stage that it is in, in its curriculum; 0 without one.")
     parents: list[RunParent] = Field(
         default_factory=list, description="Whose episodes it was forked from, the youngest first; empty for no fork."
     )
+
+
+class StageStatus(Wire):
+    """Where a run stands in its curriculum."""
+
+    index: int = Field(description="Position of the stage, from 0.")
+    name: str = Field(description="Its name.")
+    stages: int = Field(description="How many there are.")
+    entered_at: AwareDatetime = Field(description="When it began.")
+    environment_steps: int = Field(description="Simulator steps of training stored in it.")
 
 
 class ForkRequest(Wire):
@@ -107,6 +118,10 @@ class EpisodeSummary(Wire):
     findings: list[Finding] = Field(
         default_factory=list, description="Checks of the data and of the behaviour that it did not pass, once each."
     )
+    drift_m: float | None = Field(
+        default=None, description="Sideways way of the pelvis in metres, positive to the right; null for other tasks."
+    )
+    stage: str = Field(default="", description="Stage of the curriculum in which it was played; empty without one.")
     started_at: AwareDatetime = Field(description="When it began.")
     stored_at: AwareDatetime = Field(description="When the store took it.")
     wall_seconds: float = Field(description="Wall-clock time it took.")
@@ -200,6 +215,7 @@ class Lease(Wire):
     holder: str = Field(description="Who holds it.")
     epoch: int = Field(ge=1, description="Grows with every change of holder; fences publications.")
     expires_at: AwareDatetime = Field(description="By the database's clock.")
+    stage: int = Field(default=0, description="Stage of the run's curriculum; 0 without one.")
 
 
 class CheckpointInfo(Wire):
@@ -215,6 +231,9 @@ class CheckpointInfo(Wire):
     published_at: AwareDatetime = Field(description="When the head moved to it.")
     evaluation_return: float | None = Field(default=None, description="Mean official score of its evaluation episodes.")
     evaluation_episodes: int = Field(default=0, description="Evaluation episodes behind that mean.")
+    evaluation_stage: str = Field(
+        default="", description="Stage in which they were played; empty without a curriculum."
+    )
 
 
 class CheckpointList(Wire):
@@ -235,6 +254,12 @@ class WorkerReport(Wire):
     episodes: int = Field(ge=0, description="Episodes finished since it started.")
     spooled: int = Field(ge=0, description="Episodes that wait to be posted.")
     failures: dict[str, int] = Field(default_factory=dict, max_length=50, description="Simulator failures by kind.")
+
+
+class WorkerOrders(Wire):
+    """What the API answers to a worker's report."""
+
+    stage: int = Field(description="Play this stage of the curriculum from the next episode on; 0 without one.")
 
 
 class WorkerStatus(WorkerReport):
@@ -290,6 +315,7 @@ class RunStatus(Wire):
 
     run: RunId
     at: AwareDatetime = Field(description="When this was taken.")
+    stage: StageStatus | None = Field(default=None, description="Where it is in its curriculum; null without one.")
     episodes: dict[str, int] = Field(description="Episodes stored, by role.")
     environment_steps: int = Field(description="Simulator steps stored, all roles.")
     environment_steps_per_second: float = Field(description="Over the last minute, as the episodes were stored.")

@@ -14,6 +14,7 @@ from replay_api.metrics import Metrics
 from replay_api.services.admission import Admission
 from replay_api.services.background import Background
 from replay_api.services.batches import BatchService
+from replay_api.services.curriculum import Curriculum
 from replay_api.services.evaluation import Evaluations
 from replay_api.services.event_log import EventLog
 from replay_api.services.forks import Forks
@@ -103,6 +104,7 @@ def _assemble(
     background = Background()
     registry = RunRegistry(stores, events, metrics, settings, working)
     evaluations = Evaluations(stores.episodes, stores.records, stores.runs, events, metrics)
+    curriculum = Curriculum(registry, stores.runs, stores.episodes, events)
     retention = Retention(registry, stores.episodes, background, metrics)
     thinning = Thinning(registry, stores, metrics)
     return Context(
@@ -115,7 +117,9 @@ def _assemble(
         events=events,
         registry=registry,
         forks=Forks(registry, stores, events),
-        ingest=Ingest(registry, stores.episodes, evaluations, retention, events, metrics, settings, working),
+        ingest=Ingest(
+            registry, stores.episodes, evaluations, curriculum, retention, events, metrics, settings, working
+        ),
         ingest_admission=Admission(settings.max_inflight_bytes, "bytes of episodes"),
         upload_admission=Admission(2 * settings.max_checkpoint_bytes, "bytes of checkpoints"),
         batches=BatchService(metrics, settings, sampling, stop),

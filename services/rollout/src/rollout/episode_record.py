@@ -31,11 +31,16 @@ class Recorder:
         Id of the run.
     worker
         Name of the worker, without a slot.
+    stage
+        Stage of the run's curriculum; empty without one.
     """
 
-    def __init__(self, run: str, worker: str, specification: SimulatorSpecification, task: Task) -> None:
+    def __init__(
+        self, run: str, worker: str, specification: SimulatorSpecification, task: Task, stage: str = ""
+    ) -> None:
         self._run = run
         self._worker = worker
+        self._stage = stage
         self._task = task
         self._integrator, self._accuracy = "", 0.0
         if isinstance(specification.task, ProstheticsTask):
@@ -70,6 +75,7 @@ class Recorder:
             exploration=plan.exploration.kind,
             integrator=self._integrator,
             accuracy=self._accuracy,
+            stage=self._stage,
             started_at=play.started_at,
             wall_seconds=wall_seconds,
             rows_checksum=slot.recording.checksum(trajectory.steps),

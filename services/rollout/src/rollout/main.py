@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from gaitfleet.errors import ApiError, GaitfleetError, PolicyError
 from gaitfleet.logs import configure_logging
 from gaitfleet.task import Task
-from gaitfleet.wire import RunDescription, WorkerReport
+from gaitfleet.wire import RunDescription, WorkerOrders, WorkerReport
 from rollout.assignment import EnvironmentFactory, SimulatorSpecification
 from rollout.connection import Connection, Patience
 from rollout.environments.factory import make_environment
@@ -142,8 +142,10 @@ class Service:
     ) -> None:
         self._settings = settings
         self._metrics = metrics
-        specification = SimulatorSpecification(run.experiment.task, settings.role, make_environment)
-        task = task_of(specification)
+        self._run = run
+        self._make_environment = make_environment
+        self._stage = self._ordered_stage = run.stage
+        specification, task, recorder = self._production()
         check_same_task(run, task)
         # a run that was deleted and made again under its name must not get the episodes of the one before
         self._spool_dir = settings.spool_dir / run.run / run.created_at.strftime("%Y%m%dT%H%M%S%f")
@@ -165,14 +167,14 @@ class Service:
         self._supervisor = Supervisor(
             specification,
             task,
-            Recorder(run.run, settings.worker, specification, task),
+            recorder,
             simulators=settings.simulators,
             schedule=self._schedule(run),
             outbox=self._outbox,
             metrics=metrics,
             limits=_limits(settings),
         )
-        self._reporter = Reporter(Connection(settings), settings.worker, self._report)
+        self._reporter = Reporter(Connection(settings), settings.worker, self._report, self._follow)
 
     def work(self, stop: StopSignal) -> None:
         """Play until `stop` is set, or something is wrong for good."""
@@ -205,6 +207,23 @@ class Service:
     def _check(self) -> None:
         if self._policies is not None and self._policies.mismatch is not None:
             raise PolicyError(f"the trainer publishes policies of another task: {self._policies.mismatch}")
+        if self._ordered_stage != self._stage:
+            self._stage = self._ordered_stage
+            logger.info("stage %r begins", self._run.experiment.stage_names[self._stage])
+            self._supervisor.change(*self._production())
+
+    def _follow(self, orders: WorkerOrders) -> None:
+        # only forwards: the replicas of the API learn of a new stage within a second of each other
+        self._ordered_stage = max(self._ordered_stage, orders.stage)
+
+    def _production(self) -> tuple[SimulatorSpecification, Task, Recorder]:
+        """What is played in the stage."""
+        run, settings = self._run, self._settings
+        task_settings = run.experiment.task_at(self._stage)
+        specification = SimulatorSpecification(task_settings, settings.role, self._make_environment)
+        task = task_of(specification)
+        stage = run.experiment.stage_names[self._stage]
+        return specification, task, Recorder(run.run, settings.worker, specification, task, stage)
 
     def _schedule(self, run: RunDescription) -> Schedule:
         newest = None if self._policies is None else self._policies.newest

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable
 
 from gaitfleet.errors import ApiError, ForbiddenError
-from gaitfleet.wire import WorkerReport
+from gaitfleet.wire import WorkerOrders, WorkerReport
 from rollout.connection import Connection
 
 logger = logging.getLogger(__name__)
@@ -27,12 +27,21 @@ class Reporter:
         Name of the worker.
     report
         What to say; called on that thread.
+    follow
+        Takes what the API answers; called on that thread.
     """
 
-    def __init__(self, connection: Connection, worker: str, report: Callable[[], WorkerReport]) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        worker: str,
+        report: Callable[[], WorkerReport],
+        follow: Callable[[WorkerOrders], None],
+    ) -> None:
         self._connection = connection
         self._worker = worker
         self._report = report
+        self._follow = follow
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="reporter", daemon=True)
 
@@ -47,7 +56,7 @@ class Reporter:
 
     def _run(self) -> None:
         while not self._stop.is_set():
-            self._try(lambda: self._connection.client.report_worker(self._worker, self._report()))
+            self._try(lambda: self._follow(self._connection.client.report_worker(self._worker, self._report())))
             self._stop.wait(REPORT_SECONDS)
         self._try(lambda: self._connection.client.leave(self._worker))
 

@@ -49,6 +49,9 @@ class Schedule(Protocol):
     def next(self, slot: int) -> Plan | None:
         """The next episode for a simulator; None while there is nothing to play."""
 
+    def begin_stage(self) -> None:
+        """Another stage of the curriculum begins."""
+
     def failed(self, plan: Plan) -> bool:
         """The simulator failed under this episode. True when it will be given out again, and must not be posted."""
 
@@ -83,6 +86,9 @@ class TrainingSchedule:
             return Plan(seed, "random", UNIFORM, None)
         return Plan(seed, "train", draw_exploration(self._experiment.exploration_mix, seed), policy)
 
+    def begin_stage(self) -> None:
+        """Training goes on as before."""
+
     def failed(self, plan: Plan) -> bool:
         return False  # the next episode is as good
 
@@ -110,6 +116,11 @@ class EvaluationSchedule:
                 self._evaluated = policy.version
                 self._pending.extend(Plan(seed, "evaluate", NO_EXPLORATION, policy) for seed in self._seeds)
         return self._pending.popleft() if self._pending else None
+
+    def begin_stage(self) -> None:
+        """Evaluate the newest policy again: it has not been judged in this stage."""
+        self._evaluated = 0
+        self._pending.clear()
 
     def failed(self, plan: Plan) -> bool:
         if plan.attempt + 1 >= self.ATTEMPTS:

@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing.connection import wait
 from typing import Any, Literal, Protocol
 
@@ -86,11 +87,12 @@ class Supervisor:
         limits: SimulatorLimits,
     ) -> None:
         self.slots = [SimulatorSlot(number, specification, task) for number in range(simulators)]
+        self._changes: dict[int, tuple[Callable[[], SimulatorSlot], Recorder]] = {}
         self.environment_steps = 0
         self.episodes = 0
         self.failures: Counter[str] = Counter()
         self.policy_version = 0
-        self._recorder = recorder
+        self._recorders = [recorder] * simulators
         self._schedule = schedule
         self._outbox = outbox
         self._metrics = metrics
@@ -112,11 +114,27 @@ class Supervisor:
         """
         while not stop.is_set():
             check()
+            self._renew()
             for slot in self.slots:
                 slot.start_if_due()
             self._assign()
             self._wait(TICK_SECONDS)
             self._look()
+
+    def change(self, specification: SimulatorSpecification, task: Task, recorder: Recorder) -> None:
+        """Play something else from the next episode on. An episode under way is played to its end as it began."""
+        self._changes = {
+            number: (partial(SimulatorSlot, number, specification, task), recorder) for number in range(len(self.slots))
+        }
+        self._schedule.begin_stage()
+
+    def _renew(self) -> None:
+        """Replace the simulators of what is not played any more, as soon as they have nothing to play."""
+        for number, (make, recorder) in list(self._changes.items()):
+            if self.slots[number].state is not SlotState.PLAYING:
+                self.slots[number].end()
+                self.slots[number], self._recorders[number] = make(), recorder
+                del self._changes[number]
 
     def drain(self, timeout_seconds: float) -> None:
         """End every episode at its next step; a simulator that does not come to it in this time is killed."""
@@ -142,7 +160,7 @@ class Supervisor:
 
     def _assign(self) -> None:
         for slot in self.slots:
-            if slot.state is not SlotState.IDLE or not self._outbox.accepting:
+            if slot.state is not SlotState.IDLE or slot.number in self._changes or not self._outbox.accepting:
                 continue
             plan = self._schedule.next(slot.number)
             if plan is None:
@@ -200,7 +218,9 @@ class Supervisor:
         if finished.reason == "preempted":
             self._salvage(slot, play, "preempted")
         else:
-            record = self._recorder.record(slot, play, finished.ending, finished.reason, finished.wall_seconds)
+            record = self._recorders[slot.number].record(
+                slot, play, finished.ending, finished.reason, finished.wall_seconds
+            )
             self._submit(slot, record)
         slot.finished()
         self._recycle(slot)
@@ -237,7 +257,7 @@ class Supervisor:
             self._metrics.dropped("partial")
         else:
             ending: Ending = "truncated"
-            record = self._recorder.record(slot, play, ending, reason, time.monotonic() - play.since)
+            record = self._recorders[slot.number].record(slot, play, ending, reason, time.monotonic() - play.since)
             self._submit(slot, record)
 
     def _submit(self, slot: SimulatorSlot, record: EpisodeRecord | None) -> None:
@@ -247,8 +267,9 @@ class Supervisor:
         trajectory = record.episode.trajectory
         step_seconds = slot.recording.step_seconds[: trajectory.steps]
         self._metrics.episode(record.episode.metadata.ending_reason, trajectory, step_seconds)
-        if self._recorder.step_seconds is not None:
-            simulated = trajectory.steps * self._recorder.step_seconds
+        simulated_step_seconds = self._recorders[slot.number].step_seconds
+        if simulated_step_seconds is not None:
+            simulated = trajectory.steps * simulated_step_seconds
             self._metrics.realtime(simulated / max(float(step_seconds.sum()), 1e-9))
         self.environment_steps += trajectory.steps
         self.episodes += 1

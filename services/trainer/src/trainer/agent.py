@@ -103,6 +103,8 @@ class Agent:
         self.normalizer = Normalizer.empty(self.observation_size, settings.observation_clip, device)
         self.origin: dict[str, Any] | None = None
         """Run and step of the checkpoint that this run began with; None where it began with nothing."""
+        self.stage = 0
+        """Stage of the run's curriculum that it learns in."""
 
     @property
     def updates(self) -> int:
@@ -142,7 +144,7 @@ class Agent:
             description=description,
             policy_tensors=actor_tensors | {"normalizer.mean": mean, "normalizer.std": std},
             trainer_tensors=tensors | more_tensors,
-            counters=counters | more_counters,
+            counters=counters | more_counters | {"stage": self.stage},
             origin=self.origin,
         )
 
@@ -158,6 +160,7 @@ class Agent:
         """
         checkpoint = self._decode(body)
         self.origin = checkpoint.counters.get("warm_start")
+        self.stage = int(checkpoint.counters.get("stage", 0))
         restore(self.algorithm.state, "algorithm", checkpoint.trainer_tensors, checkpoint.counters)
         restore(self.normalizer, "normalizer", checkpoint.trainer_tensors, checkpoint.counters)
 
@@ -174,11 +177,17 @@ class Agent:
         checkpoint = self._decode(body)
         adopt(self.algorithm.state, "algorithm", checkpoint.trainer_tensors, optimizers=optimizers)
         adopt(self.normalizer, "normalizer", checkpoint.trainer_tensors, optimizers=optimizers)
-        self.forget()
+        self._forget()
         self.algorithm.state.updates = 1
         self.origin = {"run": checkpoint.policy.run, "step": checkpoint.step}
 
-    def forget(self) -> None:
+    def enter(self, stage: int) -> None:
+        """Learn in another stage from now on. Batches come with its observation and reward already."""
+        if stage != self.stage:
+            self.stage = stage
+            self._forget()
+
+    def _forget(self) -> None:
         """Let the observations of another task fade from the normaliser: what never moved in 2D does in 3D."""
         self.normalizer.forget(beyond=REMEMBERED_BATCHES * self.experiment.algorithm.batch_size)
 

@@ -89,6 +89,9 @@ class Learner:
         while not stop.is_set():
             if self._lease.lost.is_set():
                 raise LeaseLostError("another trainer holds the run")
+            if self._lease.stage != self._agent.stage:
+                logger.info("stage %d of the curriculum has begun", self._lease.stage)
+                self._agent.enter(self._lease.stage)
             started = time.perf_counter()
             batch = self._feed.take(POLL_SECONDS)
             self._metrics.phase("wait_batch").inc(time.perf_counter() - started)

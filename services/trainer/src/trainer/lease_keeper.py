@@ -42,6 +42,7 @@ class LeaseKeeper:
         self._ttl_seconds = ttl_seconds
         self._metrics = metrics
         self._epoch = 0
+        self._stage = 0
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
         self.lost = threading.Event()
@@ -51,6 +52,11 @@ class LeaseKeeper:
     def epoch(self) -> int:
         """Epoch of the lease; 0 before it is held."""
         return self._epoch
+
+    @property
+    def stage(self) -> int:
+        """Stage of the run's curriculum, as of the last renewal; 0 without one."""
+        return self._stage
 
     def acquire(self, stop: threading.Event) -> bool:
         """Take the lease, waiting while another holds it. False when `stop` was set meanwhile."""
@@ -64,7 +70,7 @@ class LeaseKeeper:
                     reminded_at = time.monotonic()
                 stop.wait(min(self._ttl_seconds / 3, LONGEST_WAIT_SECONDS))
             else:
-                self._epoch = lease.epoch
+                self._epoch, self._stage = lease.epoch, lease.stage
                 self._metrics.lease_epoch.set(lease.epoch)
                 self._metrics.lease_held.set(1)
                 logger.info("holding the lease of epoch %d as %s", lease.epoch, self._holder)
@@ -103,6 +109,7 @@ class LeaseKeeper:
             else:
                 if lease.epoch != self._epoch:
                     return self._lose(f"the epoch went from {self._epoch} to {lease.epoch}: another held it meanwhile")
+                self._stage = lease.stage
 
     def _lose(self, reason: str) -> None:
         logger.error("the lease is lost: %s", reason)

@@ -288,9 +288,9 @@ class ReplayClient:
 
     # --- workers ----------------------------------------------------------------------------------------------------
 
-    def report_worker(self, worker: str, report: wire.WorkerReport) -> None:
-        """Say how a rollout worker is."""
-        self._call("PUT", f"{self._run}/workers/{worker}", content=report.model_dump_json())
+    def report_worker(self, worker: str, report: wire.WorkerReport) -> wire.WorkerOrders:
+        """Say how a rollout worker is, and learn which stage it should play."""
+        return self._json(wire.WorkerOrders, "PUT", f"/workers/{worker}", content=report.model_dump_json())
 
     def leave(self, worker: str) -> None:
         """Say that a rollout worker is gone."""

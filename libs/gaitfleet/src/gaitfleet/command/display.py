@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rich.table import Table
 
-from gaitfleet.wire import ReturnStatistics, RunStatus
+from gaitfleet.wire import ReturnStatistics, RunStatus, StageStatus
 
 
 def status_table(status: RunStatus) -> Table:
@@ -23,6 +23,7 @@ def _rows(status: RunStatus) -> list[tuple[str, str]]:
     ratio = "not yet" if status.samples_per_insert is None else f"{status.samples_per_insert:,.1f}"
     waiting = f", sampler waits {limits.longest_wait_seconds:.0f} s" if limits.waiting_samplers else ""
     rows = [
+        *(() if status.stage is None else (("stage", _stage(status.stage)),)),
         ("episodes", episodes),
         ("environment steps", f"{status.environment_steps:,} ({status.environment_steps_per_second:.1f}/s)"),
         ("transitions held", f"{status.transitions_held:,} of {status.transitions_capacity:,}" + _loading(status)),
@@ -38,6 +39,10 @@ def _rows(status: RunStatus) -> list[tuple[str, str]]:
     if status.rejected:
         rows.append(("rejected", ", ".join(f"{reason}: {count}" for reason, count in sorted(status.rejected.items()))))
     return rows
+
+
+def _stage(stage: StageStatus) -> str:
+    return f"{stage.name} ({stage.index + 1} of {stage.stages}), {stage.environment_steps:,} environment steps"
 
 
 def _loading(status: RunStatus) -> str:

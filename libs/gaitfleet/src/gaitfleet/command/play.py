@@ -97,7 +97,10 @@ def _recorded(episode: UUID | None, file: Path | None, url: str, run: str | None
     """The episode and, where the API was asked, the task of its run."""
     if episode is not None and file is None:
         with connected(url, run) as client:
-            return decode_episode(client.episode_content(episode)), make_task(client.run().experiment.task)
+            recorded = decode_episode(client.episode_content(episode))
+            experiment = client.run().experiment
+            stage = experiment.stage_names.index(recorded.metadata.stage)
+            return recorded, make_task(experiment.task_at(stage))
     if file is not None and episode is None:
         try:
             return decode_episode(file.read_bytes()), None

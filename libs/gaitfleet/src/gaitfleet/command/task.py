@@ -16,6 +16,7 @@ from gaitfleet.experiment import Experiment, ProstheticsObservationSettings, Pro
 from gaitfleet.task import Task, TaskDescription, make_task
 from gaitfleet.task.prosthetics import OBSERVATIONS
 from gaitfleet.task.prosthetics_reward import PRESETS, TERMS, Preset
+from gaitfleet.task.stages import stage_tasks
 
 task = typer.Typer(help="Presets of observation and reward, and the task of an experiment file.", no_args_is_help=True)
 
@@ -63,13 +64,21 @@ def check(file: Annotated[Path, typer.Argument(help="Experiment file.")]) -> Non
     """Read an experiment file and print the shapes and the reward of its task."""
     try:
         experiment = load_experiment(file)
-        made = make_task(experiment.task)
+        stages = stage_tasks(experiment)
     except ExperimentError as error:
         typer.echo(f"gaitfleet: {error}", err=True)
         raise typer.Exit(1) from None
     console = Console()
-    console.print(_shapes(experiment, made))
+    for index, made in enumerate(stages):
+        if experiment.curriculum is not None:
+            console.print(f"\nstage {experiment.stage_names[index]}", style="bold", highlight=False)
+        played = experiment.model_copy(update={"task": experiment.task_at(index)})
+        _describe(console, played, made)
+
+
+def _describe(console: Console, experiment: Experiment, made: Task) -> None:
     settings = experiment.task
+    console.print(_shapes(experiment, made))
     if isinstance(settings, ProstheticsTask):
         reward = settings.reward
         preset = PRESETS[reward.preset]

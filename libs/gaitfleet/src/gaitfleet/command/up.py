@@ -23,7 +23,7 @@ from gaitfleet.command.fleet import Fleet, FleetOptions
 from gaitfleet.command.processes import only_one
 from gaitfleet.errors import ApiError, ConflictError, ExperimentError, GaitfleetError, NotFoundError
 from gaitfleet.experiment import Experiment, load_experiment
-from gaitfleet.task import make_task
+from gaitfleet.task.stages import stage_tasks
 from gaitfleet.wire import RunStatus
 
 DEFAULT_EXPERIMENT = "prosthetics"
@@ -35,7 +35,10 @@ def up(
     run: Annotated[str, typer.Option(help="Id of the run; the same id continues it.")] = "walker",
     experiment: Annotated[
         str | None,
-        typer.Option(help="Experiment file, or the name of a shipped one: prosthetics, prosthetics-2d, pendulum."),
+        typer.Option(
+            help="Experiment file, or the name of a shipped one: prosthetics, prosthetics-2d, prosthetics-curriculum, "
+            "pendulum."
+        ),
     ] = None,
     workers: Annotated[int, typer.Option(min=0, help="Simulator processes that collect experience.")] = max(
         1, (os.cpu_count() or 2) - 1
@@ -87,7 +90,7 @@ def read_experiment(name: str) -> Experiment:
             experiment = load_experiment(path)
     else:
         experiment = load_experiment(Path(name))
-    make_task(experiment.task)
+    stage_tasks(experiment)
     return experiment
 
 

@@ -23,7 +23,7 @@ step."""
 
 
 class GaitMeasures:
-    """Distance, speed, lowest pelvis and alternating foot contacts of an episode."""
+    """Distance, drift, speed, lowest pelvis and alternating foot contacts of an episode."""
 
     def __init__(self, layout: StateLayout, prosthetic: bool) -> None:
         self._layout = layout
@@ -32,9 +32,11 @@ class GaitMeasures:
     def __call__(self, trajectory: Trajectory) -> dict[str, float | int | None]:
         """The measures by the name of their field in `gaitfleet.wire.EpisodeSummary`."""
         x = column(trajectory.state, self._layout, "body_pos/pelvis/x")
+        z = column(trajectory.state, self._layout, "body_pos/pelvis/z")
         distance = float(x[-1] - x[0])
         return {
             "distance_m": distance,
+            "drift_m": float(z[-1] - z[0]),
             "mean_speed_m_per_s": distance / (trajectory.steps * STEP_SECONDS),
             "lowest_pelvis_m": float(column(trajectory.state, self._layout, "body_pos/pelvis/y").min()),
             "foot_contacts": self._alternations(trajectory),

@@ -122,7 +122,8 @@ async def get_timesteps(
 
     def work() -> bytes:
         episode = decode_episode(codec.decompress(content, limit_bytes=context.settings.max_decompressed_bytes))
-        return encode_table(table_of(episode, opened.task, patterns, context.settings.max_timestep_values), format)
+        task = opened.task_of(episode.metadata)
+        return encode_table(table_of(episode, task, patterns, context.settings.max_timestep_values), format)
 
     return Response(await asyncio.to_thread(work), media_type=MEDIA_TYPES[format])
 

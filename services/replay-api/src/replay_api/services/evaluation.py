@@ -10,7 +10,7 @@ from replay_api.services.event_log import EventLog
 from replay_api.services.open_run import OpenRun
 from replay_api.storage.checkpoint_records import CheckpointRecords
 from replay_api.storage.episodes import EpisodeStore
-from replay_api.storage.runs import RunStore
+from replay_api.storage.runs import Evaluation, RunStore
 
 
 class Evaluations:
@@ -26,22 +26,26 @@ class Evaluations:
         self._metrics = metrics
         self._one_at_a_time = asyncio.Lock()
 
-    async def note(self, opened: OpenRun, policy_version: int) -> None:
-        """Count a new evaluation episode of a policy.
+    async def note(self, opened: OpenRun, policy_version: int, stage: str) -> None:
+        """Count a new evaluation episode of a policy; one of a stage that is over changes nothing.
 
         The best checkpoint has the highest mean over at least `evaluation.episodes` episodes; it is found anew every
         time, so that the result does not depend on the order of arrival. The official score alone decides: it is what
         checkpoints of any task are compared by. It does not say that the policy walks (in round 2 a statue has 83 % of
-        the maximum); how many episodes walked stands beside it in the event.
+        the maximum); how many episodes walked stands beside it in the event. Scores of
+        other stages are of other tasks: they do not compare.
         """
+        if stage != opened.stage_name:
+            return
         async with self._one_at_a_time:
             needed = opened.description.experiment.evaluation.episodes
-            episodes = await self._episodes.evaluated(opened.run, policy_version)
+            episodes = await self._episodes.evaluated(opened.run, policy_version, stage)
             if not episodes:
                 return
             mean = sum(episode.score for episode in episodes) / len(episodes)
-            kept = await self._records.evaluated(opened.run, policy_version, mean, len(episodes))
-            await self._runs.evaluated(opened.run, policy_version, mean, len(episodes))
+            score = Evaluation(mean, len(episodes), stage)
+            kept = await self._records.evaluated(opened.run, policy_version, score)
+            await self._runs.evaluated(opened.run, policy_version, score)
             if len(episodes) < needed:
                 return
             self._metrics.evaluation_return.labels(opened.run).set(mean)
@@ -54,7 +58,11 @@ class Evaluations:
                 await self._choose_best(opened, needed)
 
     async def _choose_best(self, opened: OpenRun, needed: int) -> None:
-        judged = [info for info in await self._records.all(opened.run) if info.evaluation_episodes >= needed]
+        judged = [
+            info
+            for info in await self._records.all(opened.run)
+            if info.evaluation_episodes >= needed and info.evaluation_stage == opened.stage_name
+        ]
         best = max(judged, key=lambda info: (_score(info), info.step), default=None)
         if best is None:
             return

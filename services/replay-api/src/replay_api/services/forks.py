@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from gaitfleet.errors import ExperimentError
-from gaitfleet.task import Task, make_task
 from gaitfleet.task.compatibility import check_replayable
+from gaitfleet.task.stages import stage_tasks
 from gaitfleet.wire import ForkRequest, RunDescription, RunParent
 from replay_api.errors import ExperimentConflictError, RejectedError
 from replay_api.services.event_log import EventLog
@@ -41,7 +41,8 @@ class Forks:
         old = (await self._registry.record(parent)).description
         new = self._registry.describe(request.run, request.experiment)
         try:
-            check_replayable(_task(old), _task(new))
+            for recorded in stage_tasks(old.experiment):
+                check_replayable(recorded, stage_tasks(new.experiment)[0])
         except ExperimentError as error:
             detail = f"run {parent!r} cannot be forked with this experiment: {error}"
             raise RejectedError(detail, field="experiment.task", reason="experiment") from None
@@ -55,7 +56,7 @@ class Forks:
         credit = replay.samples_per_insert * min(replay.min_size, inherited) + request.samples_per_inherited * inherited
         if not await self._stores.runs.insert(new, credit=credit):
             return await self._existing(new), False
-        await self._events.add(new.run, "run_started", experiment_hash=new.experiment_hash)
+        await self._registry.tell_start(new)
         data = {"parents": [item.run for item in parents], "transitions": inherited, "credit": credit}
         await self._events.add(new.run, "episodes_inherited", **data)
         await self._events.add(parent, "run_forked", into=new.run, experiment_hash=new.experiment_hash)
@@ -69,7 +70,3 @@ class Forks:
             detail = f"there is a run {new.run!r} already: choose another id for the fork"
             raise ExperimentConflictError(detail, field="run", reason="experiment")
         return existing
-
-
-def _task(description: RunDescription) -> Task:
-    return make_task(description.experiment.task)

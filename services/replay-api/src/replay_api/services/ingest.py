@@ -9,6 +9,7 @@ from concurrent.futures import Executor
 from gaitfleet.wire import EpisodeReceipt
 from replay_api.errors import EpisodeConflictError, LimitedError, RejectedError, ServiceError
 from replay_api.metrics import Metrics
+from replay_api.services.curriculum import Curriculum
 from replay_api.services.evaluation import Evaluations
 from replay_api.services.event_log import EventLog
 from replay_api.services.intake import BrokenEpisodeError, Checked, check_body
@@ -27,6 +28,7 @@ class Ingest:
         registry: RunRegistry,
         episodes: EpisodeStore,
         evaluations: Evaluations,
+        curriculum: Curriculum,
         retention: Retention,
         events: EventLog,
         metrics: Metrics,
@@ -36,6 +38,7 @@ class Ingest:
         self._registry = registry
         self._episodes = episodes
         self._evaluations = evaluations
+        self._curriculum = curriculum
         self._retention = retention
         self._events = events
         self._metrics = metrics
@@ -56,6 +59,9 @@ class Ingest:
         """
         self._metrics.ingested_bytes.labels(opened.run).inc(len(body))
         checked = await self._check(opened, body, compressed=compressed)
+        if opened.position(checked.summary.stage) > opened.description.stage:
+            opened = await self._in_stage(opened, checked.summary.stage)
+            checked = await self._check(opened, body, compressed=compressed)
         if checked.transitions is not None and not opened.limiter.insert_allowed:
             self._metrics.limited.labels(opened.run, "insert").inc()
             detail = "the trainer is behind and inserts are limited: " + opened.limiter.explain(1)
@@ -69,16 +75,26 @@ class Ingest:
         """Count an episode that was refused before it could be read."""
         await self._events.reject(run, error, None)
 
+    async def _in_stage(self, opened: OpenRun, stage: str) -> OpenRun:
+        """The run in a later stage, which another replica may have entered.
+
+        Raises
+        ------
+        RejectedError
+            When nobody has.
+        """
+        await self._registry.look(opened)
+        opened = await self._registry.open(opened.run)
+        if opened.position(stage) > opened.description.stage:
+            detail = f"stage is {stage!r}, the run is in {opened.stage_name!r}: it cannot be from the future"
+            error = RejectedError(detail, field="stage", reason="future_stage")
+            await self._events.reject(opened.run, error, None)
+            raise error
+        return opened
+
     async def _check(self, opened: OpenRun, body: bytes, *, compressed: bool) -> Checked:
         def work() -> Checked:
-            return check_body(
-                body,
-                compressed=compressed,
-                run=opened.run,
-                task=opened.task,
-                checks=opened.checks,
-                limit_bytes=self._limit_bytes,
-            )
+            return check_body(body, compressed=compressed, run=opened, limit_bytes=self._limit_bytes)
 
         try:
             checked = await asyncio.get_running_loop().run_in_executor(self._threads, work)
@@ -116,10 +132,13 @@ class Ingest:
                 opened.recent.discard(key)  # kept by an attempt whose answer was lost: the follower takes it in
             await self._compare(opened, checked)
             return False
+        if opened.closing.is_set():  # a new stage has begun meanwhile, and its memory finds the episode in the database
+            return True
         await opened.admit(summary, checked.transitions)
         await self._events.found(summary)
         if summary.role == "evaluate":
-            await self._evaluations.note(opened, summary.policy_version)
+            await self._evaluations.note(opened, summary.policy_version, summary.stage)
+        await self._curriculum.consider(opened, summary)
         self._retention.consider(opened)
         return True
 

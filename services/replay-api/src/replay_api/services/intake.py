@@ -14,6 +14,8 @@ from gaitfleet.quality.repeats import Played
 from gaitfleet.task.interface import Task
 from gaitfleet.wire import EpisodeSummary
 from replay_api.errors import RejectedError, ServiceError, TooLargeError
+from replay_api.services.open_run import OpenRun, learned_stages
+from replay_api.services.retelling import retold
 from replay_api.services.transitions import Transitions, transitions_of
 from replay_api.storage.mongo import milliseconds, now
 
@@ -29,7 +31,8 @@ class Checked:
     content
         The body, compressed.
     transitions
-        Rows for the cache; None for evaluation episodes, which are never sampled.
+        Rows for the cache; None for evaluation episodes, which are never sampled, and for those of stages that are not
+        learned from any more.
     played
         To know the same episode again.
     """
@@ -49,9 +52,7 @@ class BrokenEpisodeError(Exception):
         self.metadata = metadata
 
 
-def check_body(
-    body: bytes, *, compressed: bool, run: str, task: Task, checks: EpisodeChecks, limit_bytes: int
-) -> Checked:
+def check_body(body: bytes, *, compressed: bool, run: OpenRun, limit_bytes: int) -> Checked:
     """Decompress, decode, check and featurise. Runs in a thread: milliseconds of it are spent without the
     interpreter's lock.
 
@@ -65,18 +66,28 @@ def check_body(
         raw = codec.decompress(body, limit_bytes=limit_bytes) if compressed else body
         episode = decode_episode(raw)
         metadata = episode.metadata
+        task = run.task_of(metadata)
         rules = task.for_evaluation() if metadata.role == "evaluate" else task
-        check_episode(episode, run, rules.description)
+        check_episode(episode, run.run, rules.description)
+    except RejectedError as error:
+        raise BrokenEpisodeError(error, metadata) from None
     except CodecError as error:
         kind = TooLargeError if error.reason == "too_large" else RejectedError
         raise BrokenEpisodeError(kind(str(error), field=error.field, reason=error.reason), metadata) from None
     try:
-        summary = summary_of(episode, task, checks, raw)
-        transitions = None if metadata.role == "evaluate" else transitions_of(episode, task)
+        summary = summary_of(episode, task, run.stage_checks[run.position(metadata.stage)], raw)
+        transitions = _learned(episode, run)
         _check_derived(summary, transitions)
     except RejectedError as error:
         raise BrokenEpisodeError(error, metadata) from None
     return Checked(summary, body if compressed else codec.compress(body), transitions, Played.of(episode))
+
+
+def _learned(episode: Episode, run: OpenRun) -> Transitions | None:
+    metadata = episode.metadata
+    if metadata.role == "evaluate" or metadata.stage not in learned_stages(run.description):
+        return None
+    return transitions_of(episode if metadata.stage == run.stage_name else retold(episode, run.task), run.task)
 
 
 def summary_of(episode: Episode, task: Task, checks: EpisodeChecks, body: bytes) -> EpisodeSummary:
@@ -84,7 +95,7 @@ def summary_of(episode: Episode, task: Task, checks: EpisodeChecks, body: bytes)
     metadata, trajectory = episode.metadata, episode.trajectory
     terms = task.reward_terms(trajectory)
     verdict = checks(episode)
-    measured = dict.fromkeys(("distance_m", "mean_speed_m_per_s", "lowest_pelvis_m", "foot_contacts"))
+    measured = dict.fromkeys(("distance_m", "mean_speed_m_per_s", "lowest_pelvis_m", "foot_contacts", "drift_m"))
     return EpisodeSummary(
         **metadata.model_dump(exclude={"format", "layout_hash", "started_at", "rows_checksum"}),
         started_at=milliseconds(metadata.started_at),

@@ -34,7 +34,7 @@ class Leases:
             raise LeaseLostError(detail, field="holder", reason="lease")
         if held.renewals == 0:
             await self._events.add(opened.run, "lease_acquired", holder=held.holder, epoch=held.epoch)
-        return held.lease
+        return held.lease.model_copy(update={"stage": record.description.stage})
 
     async def release(self, opened: OpenRun, epoch: int) -> None:
         """Give the lease back.

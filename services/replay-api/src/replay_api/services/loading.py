@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from itertools import pairwise
@@ -16,7 +16,7 @@ from gaitfleet.errors import GaitfleetError
 from gaitfleet.wire import RunDescription
 from replay_api.constants import FOLLOW_OVERLAP_SECONDS, LOAD_CHUNK_EPISODES
 from replay_api.errors import UnavailableError
-from replay_api.services.open_run import OpenRun
+from replay_api.services.open_run import OpenRun, learned_stages
 from replay_api.services.retelling import retold
 from replay_api.services.transitions import Transitions, transitions_of
 from replay_api.storage.episodes import EpisodeStore, Planned, key_of
@@ -32,26 +32,32 @@ class LoadPlan:
     Parameters
     ----------
     own
-        Of the run, newest first.
+        Of the run, newest first; also those of stages that are not learned from any more.
     inherited
         Of the runs that it was forked from, newest first.
+    stages
+        Stages of the run that are learned from.
     """
 
     own: Sequence[Planned]
     inherited: Sequence[Planned]
+    stages: Collection[str]
 
     @property
     def episodes(self) -> Sequence[Planned]:
-        """All of them, newest first."""
-        return [*self.own, *self.inherited]
+        """Those to be loaded, newest first."""
+        return [*(planned for planned in self.own if planned.stage in self.stages), *self.inherited]
 
 
 async def plan_of(description: RunDescription, episodes: EpisodeStore) -> LoadPlan:
-    """The newest training episodes that fit: the run's own, then its parents'."""
+    """The newest training episodes that fit: the run's own, then its parents', unless a stage began without them."""
     room = description.experiment.replay.capacity
-    own = await episodes.plan(description.run, room)
-    room -= transitions_in(own)
+    stages = learned_stages(description)
+    own = await episodes.plan(description.run, room, stages=stages)
+    room -= transitions_in([planned for planned in own if planned.stage in stages])
     inherited: list[Planned] = []
+    if description.experiment.stage_names[0] not in stages:
+        return LoadPlan(own, inherited, stages)
     for parent in description.parents:
         if room > 0:
             planned = await episodes.plan(parent.run, room, until=parent.until)
@@ -61,7 +67,7 @@ async def plan_of(description: RunDescription, episodes: EpisodeStore) -> LoadPl
     if room > 0 and (left := transitions_in(inherited)) < recorded:
         words = "episodes of the runs that this one was forked from are gone"
         _log.warning(words, extra={"run": description.run, "transitions": recorded, "left": left})
-    return LoadPlan(own, inherited)
+    return LoadPlan(own, inherited, stages)
 
 
 def transitions_in(planned: Sequence[Planned]) -> int:
@@ -104,7 +110,7 @@ async def follow(run: OpenRun, episodes: EpisodeStore, limit_bytes: int) -> None
             if key not in contents or not run.recent.add(key):
                 continue
             transitions = None
-            if summary.role != "evaluate":
+            if summary.role != "evaluate" and summary.stage in learned_stages(run.description):
                 loop = asyncio.get_running_loop()
                 transitions = await loop.run_in_executor(run.threads, read_transitions, contents[key], run, limit_bytes)
             await run.admit(summary, transitions)
@@ -112,9 +118,9 @@ async def follow(run: OpenRun, episodes: EpisodeStore, limit_bytes: int) -> None
 
 
 def read_transitions(content: bytes, run: OpenRun, limit_bytes: int) -> Transitions:
-    """Rows of a stored episode, of this run or of one that it was forked from."""
+    """Rows of a stored episode: of this run in any stage, or of one that it was forked from."""
     episode = decode_episode(codec.decompress(content, limit_bytes=limit_bytes))
-    if episode.metadata.run != run.run:
+    if (episode.metadata.run, episode.metadata.stage) != (run.run, run.stage_name):
         episode = retold(episode, run.task)
     return transitions_of(episode, run.task)
 

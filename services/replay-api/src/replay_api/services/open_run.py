@@ -7,11 +7,13 @@ import time
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 
+from gaitfleet.episode import EpisodeMetadata
 from gaitfleet.quality.checks import EpisodeChecks
 from gaitfleet.quality.repeats import RepeatWatch
 from gaitfleet.task.interface import Task
 from gaitfleet.wire import EpisodeSummary, RunDescription
 from replay_api.constants import FOLLOW_OVERLAP_SECONDS
+from replay_api.errors import RejectedError
 from replay_api.metrics import Metrics
 from replay_api.services.cache import TransitionCache
 from replay_api.services.heads import Heads
@@ -24,12 +26,25 @@ from replay_api.services.workers import WorkerBook
 from replay_api.storage.runs import RunRecord
 
 
+def learned_stages(description: RunDescription) -> tuple[str, ...]:
+    """Stages whose episodes are learned from: the present one, and those before it since the last restart."""
+    experiment, index = description.experiment, description.stage
+    first = index
+    while first > 0 and (stage := experiment.stage_at(first)) is not None and stage.replay == "keep":
+        first -= 1
+    return experiment.stage_names[first : index + 1]
+
+
 @dataclass(eq=False)
 class OpenRun:
     """Everything this process holds of one run.
 
     Parameters
     ----------
+    description
+        The run, in the stage that this process holds it in.
+    stage_tasks
+        The task of every stage.
     record
         The run's document as last read.
     repeats
@@ -43,7 +58,7 @@ class OpenRun:
     """
 
     description: RunDescription
-    task: Task
+    stage_tasks: tuple[Task, ...]
     record: RunRecord
     cache: TransitionCache
     sampler: Sampler
@@ -64,7 +79,7 @@ class OpenRun:
     used_at: float = field(default_factory=time.monotonic)
 
     def __post_init__(self) -> None:
-        self.checks = EpisodeChecks(self.task)
+        self.stage_checks = tuple(EpisodeChecks(task) for task in self.stage_tasks)
 
     @property
     def run(self) -> str:
@@ -75,17 +90,46 @@ class OpenRun:
         """Training transitions in the database."""
         return self.limiter.inserted - self.record.deleted_transitions
 
+    @property
+    def task(self) -> Task:
+        """The task of the stage."""
+        return self.stage_tasks[self.description.stage]
+
+    def position(self, stage: str) -> int:
+        """Place of one of its stages in the curriculum."""
+        return self.description.experiment.stage_names.index(stage)
+
+    def task_of(self, metadata: EpisodeMetadata) -> Task:
+        """The task that an episode of this run was played in.
+
+        Raises
+        ------
+        RejectedError
+            When the run has no such stage.
+        """
+        names = self.description.experiment.stage_names
+        if metadata.stage not in names:
+            detail = f"stage is {metadata.stage!r}; the run has {', '.join(map(repr, names))}"
+            raise RejectedError(detail, field="stage", reason="stage")
+        return self.stage_tasks[names.index(metadata.stage)]
+
+    @property
+    def stage_name(self) -> str:
+        """Name of the stage; empty without a curriculum."""
+        return self.description.experiment.stage_names[self.description.stage]
+
     async def admit(self, summary: EpisodeSummary, transitions: Transitions | None) -> None:
-        """Take in an episode that the database has acknowledged: count it, and let it be sampled."""
+        """Take in an episode that the database has acknowledged: count it, and let its transitions be sampled."""
         self.tally.add(summary)
         labels = (self.run, summary.role)
         self.metrics.inserted_episodes.labels(*labels).inc()
         self.metrics.inserted_steps.labels(*labels).inc(summary.steps)
-        if transitions is None:
+        if summary.role == "evaluate":
             return
-        stored_at = summary.stored_at.timestamp()
-        # In a thread, because the lock may be held by a sampler for some milliseconds.
-        await asyncio.get_running_loop().run_in_executor(self.threads, self.cache.append, transitions, stored_at)
-        self.limiter.insert(len(transitions))
-        self.metrics.inserted_items.labels(self.run).inc(len(transitions))
+        if transitions is not None:
+            stored_at = summary.stored_at.timestamp()
+            # In a thread, because the lock may be held by a sampler for some milliseconds.
+            await asyncio.get_running_loop().run_in_executor(self.threads, self.cache.append, transitions, stored_at)
+        self.limiter.insert(summary.transitions)
+        self.metrics.inserted_items.labels(self.run).inc(summary.transitions)
         self.metrics.policy_lag.labels(self.run).observe(max(0, self.heads.step - summary.policy_version))

@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Coroutine
 from concurrent.futures import Executor
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
 from gaitfleet.errors import ExperimentError
 from gaitfleet.experiment import Experiment
-from gaitfleet.task import make_task
+from gaitfleet.task.stages import stage_tasks
 from gaitfleet.wire import Limits, LimitsChange, RunDescription
 from replay_api.constants import FLUSH_SECONDS, RATE_WINDOW_SECONDS, WATCH_SECONDS
 from replay_api.errors import ExperimentConflictError, RejectedError, RunMissingError, UnavailableError
@@ -85,7 +87,7 @@ class RunRegistry:
         if experiment.warm_start is not None and await self._stores.runs.get(run) is None:
             await check_warm_start(description, experiment.warm_start, self._stores.runs, self._stores.records)
         if await self._stores.runs.insert(description):
-            await self._events.add(run, "run_started", experiment_hash=experiment.hash)
+            await self.tell_start(description)
             return description, True
         existing = (await self.record(run)).description
         if existing.experiment_hash != experiment.hash:
@@ -94,16 +96,23 @@ class RunRegistry:
             raise ExperimentConflictError(detail, field="run", reason="experiment")
         return existing, False
 
+    async def tell_start(self, description: RunDescription) -> None:
+        """Write the first events of a new run."""
+        experiment = description.experiment
+        await self._events.add(description.run, "run_started", experiment_hash=description.experiment_hash)
+        if experiment.curriculum is not None:
+            await self._events.add(description.run, "stage_entered", stage=experiment.stage_names[0], index=0)
+
     def describe(self, run: str, experiment: Experiment) -> RunDescription:
         """A run that does not exist yet.
 
         Raises
         ------
         RejectedError
-            When the experiment's task cannot be made.
+            When the task of one of the experiment's stages cannot be made.
         """
         try:
-            task = make_task(experiment.task).description
+            task = stage_tasks(experiment)[0].description
         except ExperimentError as error:
             raise RejectedError(str(error), field="task", reason="experiment") from None
         return RunDescription(
@@ -138,13 +147,35 @@ class RunRegistry:
         """
         opened = self._open.get(run)
         if opened is None:
-            opening = self._opening.get(run)
-            if opening is None:
-                opening = self._opening[run] = asyncio.ensure_future(self._open_now(run))
-                opening.add_done_callback(lambda _: self._opening.pop(run, None))
-            opened = await asyncio.shield(opening)
+            opened = await asyncio.shield(self._opening.get(run) or self._begin(run, self._open_now(run)))
         opened.used_at = time.monotonic()
         return opened
+
+    def reopen(self, opened: OpenRun) -> None:
+        """Hold the run anew, in the stage that its document names; who asks for it meanwhile waits.
+
+        Everything in memory follows from what is stored, so this is how observation and reward of every held
+        transition become those of the stage. Episodes that are on their way into the memory that is given up are found
+        in the database.
+        """
+        if self._open.get(opened.run) is opened:
+            del self._open[opened.run]
+            self._begin(opened.run, self._open_again(opened))
+
+    def _begin(self, run: str, work: Coroutine[Any, Any, OpenRun]) -> asyncio.Task[OpenRun]:
+        opening = self._opening[run] = asyncio.ensure_future(work)
+
+        def done(task: asyncio.Task[OpenRun]) -> None:
+            self._opening.pop(run, None)
+            if not task.cancelled() and task.exception() is not None:
+                _log.warning("the run cannot be opened", extra={"run": run, "error": repr(task.exception())})
+
+        opening.add_done_callback(done)
+        return opening
+
+    async def _open_again(self, opened: OpenRun) -> OpenRun:
+        await self._close(opened)
+        return await self._open_now(opened.run, before=opened)
 
     async def preload(self) -> None:
         """Open the runs that were in use when the last process ended."""
@@ -175,9 +206,11 @@ class RunRegistry:
         opened.closing.set()  # the flusher is not cancelled: an increment cut off might be counted twice
         await asyncio.gather(*opened.tasks, *opened.flusher, return_exceptions=True)
 
-    async def _open_now(self, run: str) -> OpenRun:
+    async def _open_now(self, run: str, before: OpenRun | None = None) -> OpenRun:
         record = await self.record(run)
         plan, opened = await self._prepare(record)
+        if before is not None:  # what waits for a policy goes on waiting, and workers have not left
+            opened.heads, opened.workers = before.heads, before.workers
         with suppress(UnavailableError):  # episodes are taken in while the checkpoint store is away
             await opened.heads.refresh(record)
         if record.head is not None:  # a crash between the head and its record
@@ -195,13 +228,13 @@ class RunRegistry:
         episodes, description = self._stores.episodes, record.description
         run, experiment = description.run, description.experiment
         replay = experiment.replay
-        task = make_task(experiment.task)
+        tasks = stage_tasks(experiment)
         settled = now() - timedelta(seconds=RATE_WINDOW_SECONDS)
         plan = await loading.plan_of(description, episodes)
         inserted = loading.transitions_in(plan.own) + record.deleted_transitions
         if plan.own:
             inserted += await episodes.transitions_before(run, plan.own[-1])
-        size = task.description
+        size = tasks[description.stage].description
         prioritized = replay.sampling == "prioritized"
         cache = TransitionCache(
             replay.capacity,
@@ -210,14 +243,19 @@ class RunRegistry:
         )
         planned_transitions = loading.transitions_in(plan.episodes)
 
+        restarted = experiment.stage_names[0] not in plan.stages
+
         def ready() -> bool:
-            needed = min(opened.limiter.rule.min_size, planned_transitions, replay.capacity) if opened.loading else 1
+            minimum = opened.limiter.rule.min_size
+            if restarted:  # half of the capacity always fits, however short episodes are
+                return cache.transitions >= min(minimum, replay.capacity // 2)
+            needed = min(minimum, planned_transitions, replay.capacity) if opened.loading else 1
             return cache.transitions >= max(1, needed)
 
         rule = LimiterRule.of(experiment, record.limits)
         opened = OpenRun(
             description=description,
-            task=task,
+            stage_tasks=tasks,
             record=record,
             cache=cache,
             sampler=Sampler(cache),
@@ -229,7 +267,7 @@ class RunRegistry:
                 inherited=inherited_transitions(description),
                 credit=record.credit,
             ),
-            tally=Tally(await episodes.totals(run, settled)),
+            tally=await self._tally(description, settled),
             heads=Heads(self._stores.objects),
             metrics=self._metrics,
             threads=self._threads,
@@ -237,6 +275,12 @@ class RunRegistry:
         )
         await self._remember(opened, {planned.key for planned in plan.own}, settled)
         return plan, opened
+
+    async def _tally(self, description: RunDescription, settled: datetime) -> Tally:
+        run, episodes = description.run, self._stores.episodes
+        stage = description.experiment.stage_names[description.stage]
+        steps = await episodes.stage_steps(run, stage, settled) if stage else 0
+        return Tally(await episodes.totals(run, settled), stage, steps)
 
     async def _remember(self, opened: OpenRun, planned: set[str], settled: datetime) -> None:
         """Count the episodes of the last minute one by one, and take the latest returns from before it."""
@@ -290,6 +334,9 @@ class RunRegistry:
         """Read the run's document and take over what has changed."""
         record = await self.record(opened.run)
         opened.record = record
+        if record.description.stage != opened.description.stage:
+            self.reopen(opened)  # another replica has moved it
+            return
         opened.limiter.sampled += max(0, record.sampled - opened.flushed)  # another replica's
         opened.flushed = max(opened.flushed, record.sampled)
         rule = LimiterRule.of(opened.description.experiment, record.limits)

@@ -52,6 +52,11 @@ _GAUGES: tuple[tuple[str, str, Reader], ...] = (
         "Size of the newest checkpoint.",
         lambda run: None if run.record.head is None else run.record.head.size_bytes,
     ),
+    (
+        "rl_curriculum_stage",
+        "Position of the stage that the run is in, from 0; absent without a curriculum.",
+        lambda run: None if run.description.experiment.curriculum is None else run.description.stage,
+    ),
     ("rl_trainer_lease_epoch", "Epoch of the run's lease.", lambda run: run.record.epoch),
 )
 

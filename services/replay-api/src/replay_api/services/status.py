@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from datetime import UTC, datetime
 
-from gaitfleet.wire import Limits, RunStatus
+from gaitfleet.wire import Limits, RunStatus, StageStatus
 from replay_api.services.event_log import EventLog
 from replay_api.services.open_run import OpenRun
 
@@ -20,6 +20,7 @@ def status_of(opened: OpenRun, events: EventLog) -> RunStatus:
     return RunStatus(
         run=opened.run,
         at=now,
+        stage=_stage(opened),
         episodes=opened.tally.episodes,
         environment_steps=opened.tally.steps,
         environment_steps_per_second=opened.tally.steps_per_second(time.time()),
@@ -38,6 +39,19 @@ def status_of(opened: OpenRun, events: EventLog) -> RunStatus:
         failures=opened.workers.failures,
         rejected=events.rejected(opened.run),
         findings=events.findings(opened.run),
+    )
+
+
+def _stage(opened: OpenRun) -> StageStatus | None:
+    experiment = opened.description.experiment
+    if experiment.curriculum is None:
+        return None
+    return StageStatus(
+        index=opened.description.stage,
+        name=opened.stage_name,
+        stages=len(experiment.stage_names),
+        entered_at=opened.record.stage_entered_at,
+        environment_steps=opened.tally.stage_steps,
     )
 
 

@@ -17,9 +17,15 @@ class Tally:
     ----------
     totals
         What was stored before the counting began, by role.
+    stage
+        The run's stage; empty without a curriculum.
+    stage_steps
+        Simulator steps of its training episodes that were stored by then.
     """
 
-    def __init__(self, totals: dict[str, RoleTotal]) -> None:
+    def __init__(self, totals: dict[str, RoleTotal], stage: str = "", stage_steps: int = 0) -> None:
+        self.stage_steps = stage_steps
+        self._stage = stage
         self.episodes = {role: total.episodes for role, total in totals.items()}
         self.steps = sum(total.steps for total in totals.values())
         self._recent: dict[str, deque[EpisodeSummary]] = {}
@@ -34,11 +40,15 @@ class Tally:
         """Count a stored episode."""
         self.episodes[summary.role] = self.episodes.get(summary.role, 0) + 1
         self.steps += summary.steps
+        if summary.role != "evaluate" and summary.stage == self._stage:
+            self.stage_steps += summary.steps
         self._stored.append((summary.stored_at.timestamp(), summary.steps))
 
     def remember(self, summary: EpisodeSummary) -> None:
         """Take an episode that is counted already into the latest returns of its role."""
         evaluation = summary.role == "evaluate"
+        if evaluation and summary.stage != self._stage:
+            return  # of another task
         recent = self._recent.setdefault(summary.role, deque(maxlen=1000 if evaluation else RECENT_EPISODES))
         if any(other.episode_id == summary.episode_id for other in recent):
             return

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from gaitfleet.errors import ExperimentError
 from gaitfleet.experiment import WarmStartSettings
-from gaitfleet.task import make_task
 from gaitfleet.task.compatibility import check_networks
+from gaitfleet.task.stages import stage_tasks
 from gaitfleet.wire import RunDescription
 from replay_api.errors import RejectedError
 from replay_api.storage.checkpoint_records import CheckpointRecords
@@ -27,7 +27,7 @@ async def check_warm_start(
         detail = f"warm_start.run is {settings.run!r}: there is no other run of this name"
         raise RejectedError(detail, field="warm_start.run", reason="experiment")
     try:
-        check_networks(make_task(source.description.experiment.task), make_task(new.experiment.task))
+        check_networks(stage_tasks(source.description.experiment)[0], stage_tasks(new.experiment)[0])
     except ExperimentError as error:
         detail = f"the networks of run {settings.run!r} do not fit: {error}"
         raise RejectedError(detail, field="warm_start.run", reason="experiment") from None

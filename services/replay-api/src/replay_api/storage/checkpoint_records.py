@@ -6,7 +6,7 @@ from pymongo import DESCENDING
 
 from gaitfleet.wire import CheckpointInfo
 from replay_api.storage.mongo import Database, Document, asking
-from replay_api.storage.runs import info_document
+from replay_api.storage.runs import Evaluation, info_document
 
 
 class CheckpointRecords:
@@ -33,9 +33,9 @@ class CheckpointRecords:
             documents = await self._checkpoints.find({"run": run}).sort("step", DESCENDING).to_list(None)
         return [_info(document) for document in documents]
 
-    async def evaluated(self, run: str, step: int, mean_return: float, episodes: int) -> bool:
+    async def evaluated(self, run: str, step: int, score: Evaluation) -> bool:
         """Note an evaluation; False when the checkpoint is no longer kept."""
-        change = {"$set": {"evaluation_return": mean_return, "evaluation_episodes": episodes}}
+        change = {"$set": score.fields()}
         async with asking("note the evaluation"):
             result = await self._checkpoints.update_one({"_id": _key(run, step)}, change)
         return bool(result.matched_count)

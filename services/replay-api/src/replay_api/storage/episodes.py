@@ -5,7 +5,7 @@ Ids are ``{run}/{uuid}``: unique within a run, sorted by run and time of creatio
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -21,6 +21,11 @@ from replay_api.storage.mongo import Database, Document, asking
 
 TRAINING_ROLES = ("train", "random")
 """Roles whose episodes are sampled."""
+
+MAX_JUDGED_EPISODES = 2000
+"""Evaluation episodes read at most to judge a stage: those of the newest policies decide."""
+
+_PLANNED = {"transitions": 1, "stored_at": 1, "stage": 1}
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +54,7 @@ class Planned:
     key: str
     transitions: int
     stored_at: datetime
+    stage: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,16 +123,26 @@ class EpisodeStore:
             documents = await cursor.to_list(limit)
         return [_summary(document) for document in documents]
 
-    async def plan(self, run: str, capacity: int, *, until: datetime | None = None) -> list[Planned]:
-        """The newest training episodes that fill `capacity` transitions, newest first; none stored after `until`."""
+    async def plan(
+        self, run: str, capacity: int, *, until: datetime | None = None, stages: Collection[str] | None = None
+    ) -> list[Planned]:
+        """The newest training episodes, newest first, until those of the given stages fill `capacity` transitions.
+
+        Parameters
+        ----------
+        until
+            None stored after this.
+        stages
+            Stages whose episodes fill the capacity; None: all.
+        """
         planned: list[Planned] = []
         held = 0
         query = _training(run, until)
         async with asking("list stored episodes", seconds=120.0):
-            cursor = self._episodes.find(query, {"transitions": 1, "stored_at": 1})
+            cursor = self._episodes.find(query, _PLANNED)
             async for document in cursor.sort([("stored_at", DESCENDING), ("_id", DESCENDING)]):
                 planned.append(_planned(document))
-                held += planned[-1].transitions
+                held += planned[-1].transitions if stages is None or planned[-1].stage in stages else 0
                 if held >= capacity:
                     break
         return planned
@@ -193,9 +209,26 @@ class EpisodeStore:
             documents = await self._episodes.find(query, {"content": 0}).sort("_id", DESCENDING).to_list(None)
         return [_summary(document) for document in documents]
 
-    async def evaluated(self, run: str, policy_version: int) -> list[Evaluated]:
-        """Every evaluation episode of one policy."""
-        query = {"run": run, "role": "evaluate", "policy_version": policy_version}
+    async def stage_evaluations(self, run: str, stage: str) -> list[EpisodeSummary]:
+        """Evaluation episodes of a stage, of the newest policies first."""
+        query = {"run": run, "role": "evaluate", "stage": stage}
+        async with asking("list evaluations"):
+            cursor = self._episodes.find(query, {"content": 0}).sort("policy_version", DESCENDING)
+            documents = await cursor.limit(MAX_JUDGED_EPISODES).to_list(None)
+        return [_summary(document) for document in documents]
+
+    async def stage_steps(self, run: str, stage: str, before: datetime) -> int:
+        """Simulator steps of the training episodes of a stage that were stored before a moment."""
+        match = _training(run) | {"stage": stage, "stored_at": {"$lt": before}}
+        pipeline: list[Document] = [{"$match": match}, {"$group": {"_id": None, "steps": {"$sum": "$steps"}}}]
+        async with asking("count steps", seconds=120.0):
+            rows = await self._episodes.aggregate(pipeline).to_list(1)
+        return int(rows[0]["steps"]) if rows else 0
+
+    async def evaluated(self, run: str, policy_version: int, stage: str) -> list[Evaluated]:
+        """Every evaluation episode of one policy in one stage."""
+        query: Document = {"run": run, "role": "evaluate", "policy_version": policy_version}
+        query["stage"] = stage if stage else {"$in": ["", None]}  # older episodes have no such field
         async with asking("list evaluations"):
             documents = await self._episodes.find(query, {"simulator_return": 1, "walked": 1}).to_list(None)
         return [Evaluated(float(document["simulator_return"]), document.get("walked")) for document in documents]
@@ -210,7 +243,7 @@ class EpisodeStore:
     async def oldest_training(self, run: str, limit: int) -> list[Planned]:
         """The oldest training episodes, oldest first."""
         async with asking("list stored episodes"):
-            cursor = self._episodes.find(_training(run), {"transitions": 1, "stored_at": 1})
+            cursor = self._episodes.find(_training(run), _PLANNED)
             documents = await cursor.sort([("stored_at", 1), ("_id", 1)]).limit(limit).to_list(limit)
         return [_planned(document) for document in documents]
 
@@ -254,4 +287,4 @@ def _summary(document: Document) -> EpisodeSummary:
 
 
 def _planned(document: Document) -> Planned:
-    return Planned(document["_id"], int(document["transitions"]), document["stored_at"])
+    return Planned(document["_id"], int(document["transitions"]), document["stored_at"], document.get("stage", ""))

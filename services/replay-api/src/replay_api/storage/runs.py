@@ -16,7 +16,7 @@ from pymongo.errors import DuplicateKeyError
 
 from gaitfleet.experiment import Experiment
 from gaitfleet.wire import CheckpointInfo, Lease, LimitsChange, RunDescription, TrainerProgress
-from replay_api.storage.mongo import Database, Document, asking
+from replay_api.storage.mongo import Database, Document, asking, now
 
 _SERVER_CLOCK = {"$toLong": "$$NOW"}
 
@@ -39,6 +39,23 @@ class LeaseRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class Evaluation:
+    """How a checkpoint was judged: the mean official score of so many episodes, played in a stage."""
+
+    mean_return: float
+    episodes: int
+    stage: str
+
+    def fields(self) -> dict[str, Any]:
+        """As they stand in a checkpoint's record."""
+        return {
+            "evaluation_return": self.mean_return,
+            "evaluation_episodes": self.episodes,
+            "evaluation_stage": self.stage,
+        }
+
+
+@dataclass(frozen=True, slots=True)
 class RunRecord:
     """Everything in a run's document.
 
@@ -52,6 +69,8 @@ class RunRecord:
         Training transitions that retention has deleted.
     published
         Checkpoints published since the run began.
+    stage_entered_at
+        When the stage of the description began.
     credit
         Samples allowed beyond those of the inserted transitions.
     head, best
@@ -59,6 +78,7 @@ class RunRecord:
     """
 
     description: RunDescription
+    stage_entered_at: datetime
     limits: LimitsChange
     sampled: int
     deleted_transitions: int
@@ -85,6 +105,7 @@ class RunStore:
             "layout_hash": description.layout_hash,
             "observation_hash": description.observation_hash,
             "created_at": description.created_at,
+            "stage": {"index": 0, "entered_at": description.created_at},
             "parents": [parent.model_dump(mode="python") for parent in description.parents],
             "limits": {},
             "counters": {"sampled": 0, "deleted_transitions": 0, "published": 0, "credit": credit},
@@ -159,9 +180,9 @@ class RunStore:
             result = await self._runs.update_one(fence, change)
         return bool(result.matched_count)
 
-    async def evaluated(self, run: str, step: int, mean_return: float, episodes: int) -> None:
+    async def evaluated(self, run: str, step: int, score: Evaluation) -> None:
         """Note an evaluation of the head; does nothing where the head has moved on."""
-        change = {"$set": {"head.evaluation_return": mean_return, "head.evaluation_episodes": episodes}}
+        change = {"$set": {f"head.{name}": value for name, value in score.fields().items()}}
         async with asking("note the evaluation"):
             await self._runs.update_one({"_id": run, "head.step": step}, change)
 
@@ -169,6 +190,13 @@ class RunStore:
         """Name the best checkpoint."""
         async with asking("set the best checkpoint"):
             await self._runs.update_one({"_id": run}, {"$set": {"best": info_document(info)}})
+
+    async def enter_stage(self, run: str, index: int, *, credit: float) -> bool:
+        """Enter a stage from the one before it; False when the run is not there, or not any more."""
+        change = {"$set": {"stage": {"index": index, "entered_at": now()}}, "$inc": {"counters.credit": credit}}
+        async with asking("enter a stage"):
+            result = await self._runs.update_one({"_id": run, "stage.index": index - 1}, change)
+        return bool(result.matched_count)
 
     async def set_limits(self, run: str, change: LimitsChange) -> RunRecord | None:
         """Keep changed limits."""
@@ -201,6 +229,7 @@ def _description(document: Document) -> RunDescription:
         layout_hash=document["layout_hash"],
         observation_hash=document["observation_hash"],
         created_at=document["created_at"],
+        stage=document.get("stage", {}).get("index", 0),
         parents=document.get("parents", []),
     )
 
@@ -210,6 +239,7 @@ def _record(document: Document) -> RunRecord:
     lease = document["lease"]
     return RunRecord(
         description=_description(document),
+        stage_entered_at=document.get("stage", {}).get("entered_at", document["created_at"]),
         limits=LimitsChange(**document["limits"]),
         sampled=int(counters["sampled"]),
         deleted_transitions=int(counters["deleted_transitions"]),

@@ -1,0 +1,48 @@
+"""The tasks of a run's stages, held against each other."""
+
+from __future__ import annotations
+
+from gaitfleet.errors import ExperimentError
+from gaitfleet.experiment import Experiment
+from gaitfleet.task.compatibility import check_networks, check_replayable
+from gaitfleet.task.interface import Task
+from gaitfleet.task.registry import make_task
+
+
+def stage_tasks(experiment: Experiment) -> tuple[Task, ...]:
+    """The task of every stage; of a run without a curriculum, its only one.
+
+    Raises
+    ------
+    ExperimentError
+        When a task cannot be made, when networks could not be carried over to a stage, or when a stage keeps episodes
+        that it cannot use; names the stage.
+    """
+    tasks: list[Task] = []
+    for index, name in enumerate(experiment.stage_names):
+        try:
+            tasks.append(make_task(experiment.task_at(index)))
+            _check(experiment, tasks)
+        except ExperimentError as error:
+            if experiment.curriculum is None:
+                raise
+            raise ExperimentError(f"curriculum.stages.{name}: {error}") from None
+    return tuple(tasks)
+
+
+def _check(experiment: Experiment, tasks: list[Task]) -> None:
+    """Hold the last of the tasks against the one before it, and its gate against its time limit."""
+    stage = experiment.stage_at(len(tasks) - 1)
+    if stage is None:
+        return
+    if len(tasks) > 1:
+        check_networks(tasks[-2], tasks[-1])
+        old, new = (task.description.state_layout.hash for task in tasks[-2:])
+        if old != new:
+            raise ExperimentError(f"the state layout was {old}, here it is {new}: a run has one")
+        if stage.replay == "keep":
+            check_replayable(tasks[-2], tasks[-1])
+    limit = tasks[-1].description.time_limit_steps
+    if stage.gate is not None and stage.gate.survival is not None and stage.gate.survival.steps > limit:
+        asked = stage.gate.survival.steps
+        raise ExperimentError(f"gate.survival.steps is {asked}; an episode has {limit} steps at most")
