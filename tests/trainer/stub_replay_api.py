@@ -49,6 +49,7 @@ class StubReplayApi:
     away: threading.Event = field(default_factory=threading.Event)
     holder: str | None = None
     epoch: int = 0
+    stage: int = 0
     sampled: int = 0
     released: list[int] = field(default_factory=list)
     checkpoints: dict[int, bytes] = field(default_factory=dict)
@@ -123,7 +124,7 @@ class StubReplayApi:
         if request.progress is not None:
             self.progress.append(request.progress)
         expires = datetime.now(UTC) + timedelta(seconds=request.ttl_seconds)
-        lease = wire.Lease(holder=request.holder, epoch=self.epoch, expires_at=expires)
+        lease = wire.Lease(holder=request.holder, epoch=self.epoch, expires_at=expires, stage=self.stage)
         return 200, {}, lease.model_dump_json().encode()
 
     def _release(self, epoch: int) -> Answer:

@@ -20,7 +20,7 @@ from pydantic import ValidationError
 
 from gaitfleet import codec
 from gaitfleet.batch import Batch
-from gaitfleet.checkpoint import decode_checkpoint
+from gaitfleet.checkpoint import Checkpoint, decode_checkpoint
 from gaitfleet.policy import NumpyPolicy
 from gaitfleet.wire import BatchRequest
 from tests.trainer.stub_replay_api import StubReplayApi, random_batch
@@ -239,3 +239,19 @@ def test_a_wrong_setting_does_not_show_the_token(tmp_path: Any) -> None:
         TrainerSettings(run="toy", token="secret", token_file=tmp_path)
     assert "set one" in explain(wrong.value)
     assert "secret" not in explain(wrong.value)
+
+
+def test_it_learns_of_a_new_stage_with_its_lease() -> None:
+    def newest(api: StubReplayApi) -> Checkpoint:
+        return decode_checkpoint(api.checkpoints[max(api.checkpoints)])
+
+    with serving(checkpoints={"every_updates": 20}) as api:
+        trainer = Trainer(api)
+        api.wait_for(lambda api: len(api.checkpoints) >= 1)
+        before = newest(api)
+        api.stage = 1
+        api.wait_for(lambda api: newest(api).counters["stage"] == 1)
+        trainer.stop.set()
+        assert trainer.ended() is ExitCode.CLEAN
+        assert before.counters["stage"] == 0
+        assert newest(api).step > before.step
