@@ -225,15 +225,11 @@ class RunRegistry:
         return opened
 
     async def _prepare(self, record: RunRecord) -> tuple[loading.LoadPlan, OpenRun]:
-        episodes, description = self._stores.episodes, record.description
-        run, experiment = description.run, description.experiment
-        replay = experiment.replay
+        description = record.description
+        experiment, replay = description.experiment, description.experiment.replay
         tasks = stage_tasks(experiment)
         settled = now() - timedelta(seconds=RATE_WINDOW_SECONDS)
-        plan = await loading.plan_of(description, episodes)
-        inserted = loading.transitions_in(plan.own) + record.deleted_transitions
-        if plan.own:
-            inserted += await episodes.transitions_before(run, plan.own[-1])
+        plan = await loading.plan_of(description, self._stores.episodes)
         size = tasks[description.stage].description
         prioritized = replay.sampling == "prioritized"
         cache = TransitionCache(
@@ -242,7 +238,6 @@ class RunRegistry:
             priority_exponent=replay.priority_exponent if prioritized else None,
         )
         planned_transitions = loading.transitions_in(plan.episodes)
-
         restarted = experiment.stage_names[0] not in plan.stages
 
         def ready() -> bool:
@@ -252,7 +247,6 @@ class RunRegistry:
             needed = min(minimum, planned_transitions, replay.capacity) if opened.loading else 1
             return cache.transitions >= max(1, needed)
 
-        rule = LimiterRule.of(experiment, record.limits)
         opened = OpenRun(
             description=description,
             stage_tasks=tasks,
@@ -260,8 +254,8 @@ class RunRegistry:
             cache=cache,
             sampler=Sampler(cache),
             limiter=Limiter(
-                rule,
-                inserted=inserted,
+                LimiterRule.of(experiment, record.limits),
+                inserted=await self._inserted(record, plan),
                 sampled=record.sampled,
                 ready=ready,
                 inherited=inherited_transitions(description),
@@ -275,6 +269,13 @@ class RunRegistry:
         )
         await self._remember(opened, {planned.key for planned in plan.own}, settled)
         return plan, opened
+
+    async def _inserted(self, record: RunRecord, plan: loading.LoadPlan) -> int:
+        """Transitions inserted in the whole run; those stored after the plan are counted when they are followed."""
+        inserted = loading.transitions_in(plan.own) + record.deleted_transitions
+        if plan.own:
+            inserted += await self._stores.episodes.transitions_before(record.description.run, plan.own[-1])
+        return inserted
 
     async def _tally(self, description: RunDescription, settled: datetime) -> Tally:
         run, episodes = description.run, self._stores.episodes
