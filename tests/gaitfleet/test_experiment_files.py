@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, reject, settings
 from hypothesis import strategies as st
 from pydantic.fields import FieldInfo
 
+from gaitfleet.course_settings import CurriculumSettings
 from gaitfleet.errors import ExperimentError
 from gaitfleet.experiment import Experiment, Settings, parse_experiment
 from gaitfleet.task.prosthetics_layout import MUSCLES
@@ -19,6 +20,16 @@ from gaitfleet.task.prosthetics_reward import TERMS
 
 NAMES = {"weights": st.sampled_from(sorted(TERMS)), "limits": st.sampled_from(MUSCLES)}
 """Keys of the dictionaries of the file."""
+
+TASKS = [{}, {"time_limit_steps": 7}, {"action": {"repeat": 2}}]
+"""What a stage may change, whatever the task."""
+
+
+def curriculum_of(task: dict[str, Any]) -> dict[str, Any]:
+    """Stages that follow each other: their rules tie them together, so drawn ones would hardly ever be valid."""
+    gate = {"survival": {"share": 0.5, "steps": 5}, "mean_return": 1.5, "min_environment_steps": 10}
+    return {"stages": [{"name": "first", "gate": gate}, {"name": "second", "task": task, "replay": "restart"}]}
+
 
 Bounds = dict[type, Any]
 BOUNDS = {Ge: "ge", Gt: "gt", Le: "le", Lt: "lt", MinLen: "min_length", MaxLen: "max_length"}
@@ -66,6 +77,8 @@ def value_of(annotation: Any, name: str, bounds: Bounds) -> st.SearchStrategy[An
         return number_of(annotation, bounds)
     if annotation is bool:
         return st.booleans()
+    if annotation is CurriculumSettings:
+        return st.sampled_from(TASKS).map(curriculum_of)
     assert issubclass(annotation, Settings), f"no strategy for {name}: {annotation}"
     return fields_of(annotation)
 

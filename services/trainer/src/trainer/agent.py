@@ -81,7 +81,7 @@ class Agent:
     """
 
     def __init__(self, description: RunDescription, device: torch.device) -> None:
-        task = make_task(description.experiment.task).description
+        task = make_task(description.experiment.task_at(description.stage)).description
         if task.observation_hash != description.observation_hash:
             raise TaskMismatchError(
                 f"run {description.run!r} has observation hash {description.observation_hash}, this trainer computes "
