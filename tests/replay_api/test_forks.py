@@ -123,7 +123,8 @@ def test_a_fork_samples_old_episodes_with_the_new_observation_and_reward(fleet: 
     fleet.post(upright(fleet, seed=3))  # stored after the forks were made: not theirs
     assert child.status()["transitions_held"] == 22
     assert child.get("/episodes").json()["episodes"][0]["episode_id"] == str(own.metadata.episode_id)
-    assert [event["kind"] for event in child.events()] == ["run_started", "episodes_inherited", "run_forked"]
+    kinds = [event["kind"] for event in child.events() if event["kind"] != "episode_finding"]  # rows of noise
+    assert kinds == ["run_started", "episodes_inherited", "run_forked"]
     (event,) = fleet.events("run_forked")
     assert event["data"]["into"] == child.run
 
