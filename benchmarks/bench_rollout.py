@@ -34,6 +34,7 @@ import numpy.typing as npt
 
 from gaitfleet.experiment import ProstheticsTask, SimulatorSettings
 from gaitfleet.policy import Activation, LayerNorm, Linear, NumpyPolicy, PolicyDescription, Residual
+from gaitfleet.pose import Pose
 from gaitfleet.task import TaskDescription, make_task
 from gaitfleet.task.prosthetics_layout import Model, action_names
 from rollout.environments.opensim_compatibility import OpenSimModel
@@ -172,8 +173,10 @@ class Clocked:
         self.close = environment.close
         self._environment = environment
 
-    def reset(self, seed: int, state: Float32, target_velocity: Float32 | None) -> None:
-        self._environment.reset(seed, state, target_velocity)
+    def reset(
+        self, seed: int, state: Float32, target_velocity: Float32 | None = None, pose: Pose | None = None
+    ) -> None:
+        self._environment.reset(seed, state, target_velocity, pose)
         self.clock.append(thread_time())
 
     def step(self, action: Float32, state: Float32) -> tuple[float, bool]:

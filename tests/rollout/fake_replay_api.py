@@ -102,7 +102,7 @@ class FakeApi:
                 answer = self._post(codec.decompress(body, limit_bytes=1 << 28))
             case "PUT", "workers":
                 self.reports.append(json.loads(body))
-                answer = 204, {}, b""
+                answer = 200, {}, json.dumps({"training_episodes": len(self.bodies)}).encode()
             case "DELETE", "workers":
                 self.left.append(parts[1])
                 answer = 204, {}, b""

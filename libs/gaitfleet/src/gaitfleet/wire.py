@@ -14,6 +14,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 from gaitfleet.episode import Ending, EndingReason, EpisodeOrigin, Role
 from gaitfleet.experiment import Experiment
 from gaitfleet.identity import RUN_PATTERN
+from gaitfleet.pose import Pose
 from gaitfleet.quality.finding import Finding
 
 RunId = Annotated[str, Field(pattern=RUN_PATTERN, description="Id of the run, a DNS label.")]
@@ -59,6 +60,7 @@ class EpisodeSummary(Wire):
     exploration: str = Field(description="Noise used.")
     integrator: str = Field(description="OpenSim's integration method; empty elsewhere.")
     accuracy: float = Field(description="Integrator accuracy; 0 where there is none.")
+    initial_pose: Pose | None = Field(default=None, description="Where it began; null: in the simulator's own pose.")
     steps: int = Field(description="Simulator steps, T.")
     transitions: int = Field(description="Decisions.")
     simulator_return: float = Field(description="Sum of the simulator's own rewards: the official score.")
@@ -210,6 +212,15 @@ class WorkerReport(Wire):
     episodes: int = Field(ge=0, description="Episodes finished since it started.")
     spooled: int = Field(ge=0, description="Episodes that wait to be posted.")
     failures: dict[str, int] = Field(default_factory=dict, max_length=50, description="Simulator failures by kind.")
+
+
+class WorkerReceipt(Wire):
+    """What a rollout worker is told in return."""
+
+    training_episodes: int = Field(
+        ge=0,
+        description="Stored episodes of the run but for evaluation: what initial states anneal by.",
+    )
 
 
 class WorkerStatus(WorkerReport):

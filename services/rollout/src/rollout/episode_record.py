@@ -70,6 +70,7 @@ class Recorder:
             exploration=plan.exploration.kind,
             integrator=self._integrator,
             accuracy=self._accuracy,
+            initial_pose=plan.pose,
             started_at=play.started_at,
             wall_seconds=wall_seconds,
             rows_checksum=slot.recording.checksum(trajectory.steps),

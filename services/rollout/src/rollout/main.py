@@ -211,7 +211,13 @@ class Service:
         if self._settings.role == "evaluate" and newest is not None:
             return EvaluationSchedule(run.experiment, newest)
         first = reserve_episode_numbers(self._spool_dir, self._settings.worker)
-        return TrainingSchedule(run.experiment, self._settings.worker, newest, first_episode=first)
+        return TrainingSchedule(
+            run.experiment,
+            self._settings.worker,
+            newest,
+            training_episodes=lambda: self._reporter.training_episodes,
+            first_episode=first,
+        )
 
     def _report(self) -> WorkerReport:
         supervisor = self._supervisor

@@ -27,12 +27,18 @@ class Reporter:
         Name of the worker.
     report
         What to say; called on that thread.
+
+    Attributes
+    ----------
+    training_episodes
+        Of the whole run, as the API said last; None before it has.
     """
 
     def __init__(self, connection: Connection, worker: str, report: Callable[[], WorkerReport]) -> None:
         self._connection = connection
         self._worker = worker
         self._report = report
+        self.training_episodes: int | None = None
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="reporter", daemon=True)
 
@@ -47,9 +53,13 @@ class Reporter:
 
     def _run(self) -> None:
         while not self._stop.is_set():
-            self._try(lambda: self._connection.client.report_worker(self._worker, self._report()))
+            self._try(self._tell)
             self._stop.wait(REPORT_SECONDS)
         self._try(lambda: self._connection.client.leave(self._worker))
+
+    def _tell(self) -> None:
+        receipt = self._connection.client.report_worker(self._worker, self._report())
+        self.training_episodes = receipt.training_episodes
 
     def _try(self, call: Callable[[], None]) -> None:
         try:

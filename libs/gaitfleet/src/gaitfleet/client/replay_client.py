@@ -276,9 +276,9 @@ class ReplayClient:
 
     # --- workers ----------------------------------------------------------------------------------------------------
 
-    def report_worker(self, worker: str, report: wire.WorkerReport) -> None:
+    def report_worker(self, worker: str, report: wire.WorkerReport) -> wire.WorkerReceipt:
         """Say how a rollout worker is."""
-        self._call("PUT", f"{self._run}/workers/{worker}", content=report.model_dump_json())
+        return self._json(wire.WorkerReceipt, "PUT", f"/workers/{worker}", content=report.model_dump_json())
 
     def leave(self, worker: str) -> None:
         """Say that a rollout worker is gone."""

@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Query, Response
 
 from gaitfleet.experiment import Experiment
-from gaitfleet.wire import EventPage, Limits, LimitsChange, RunDescription, RunStatus, WorkerReport
+from gaitfleet.wire import EventPage, Limits, LimitsChange, RunDescription, RunStatus, WorkerReceipt, WorkerReport
 from replay_api.errors import RejectedError
 from replay_api.handlers.access import ADMIN, ANYBODY, ROLLOUT, CurrentContext, CurrentRun, RunPath
 from replay_api.handlers.problems import problems
@@ -83,18 +83,20 @@ async def list_events(
 
 @router.put(
     "/{run}/workers/{worker}",
-    status_code=204,
     dependencies=[ROLLOUT],
     responses=problems(404, 413, 422, 429),
     summary="Say how a rollout worker is, every few seconds",
 )
-async def report_worker(opened: CurrentRun, worker: WorkerPath, report: WorkerReport, context: CurrentContext) -> None:
+async def report_worker(
+    opened: CurrentRun, worker: WorkerPath, report: WorkerReport, context: CurrentContext
+) -> WorkerReceipt:
     if any(count < 0 for count in report.failures.values()) or any(len(kind) > 100 for kind in report.failures):
         detail = f"failures is {report.failures!r:.200}; counts must not be negative, kinds have at most 100 characters"
         raise RejectedError(detail, field="failures", reason="bounds")
     if opened.workers.report(worker, report):
         data = {"worker": worker, "role": report.role, "simulators": report.simulators}
         await context.events.add(opened.run, "worker_joined", **data)
+    return WorkerReceipt(training_episodes=opened.tally.training_episodes)
 
 
 @router.delete(
