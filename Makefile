@@ -59,8 +59,8 @@ bench: install-dev ## Run the benchmarks and record them under benchmarks/result
 	$(BIN)/python benchmarks/run.py
 
 study-integrator: install-dev ## Which integrator settings pay: play what is missing, then plot and table (hours)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check matplotlib==3.10.8
-	$(BIN)/python benchmarks/study_integrator.py --output docs/images/integrator $(ARGS)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check matplotlib==3.11.2
+	$(BIN)/python benchmarks/study_integrator.py $(ARGS)
 
 install: $(VENV)/.installed ## Install the services into .venv
 

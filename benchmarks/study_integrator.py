@@ -1,14 +1,14 @@
 """Which integrator settings give the most steps per second for the deviation that one will accept?
 
 Every method and accuracy plays the same excitation sequences; the reference is RungeKuttaMerson at 1e-6. Reported are
-steps per second of processor time, their ratio to osim-rl's own settings on the same sequence, and the largest
-deviation of pelvis and head position from the reference at 0.25 s, 0.5 s and at its end (0.6 s, or its fall).
+the speed by processor time, as a multiple of osim-rl's own settings on the same sequence, and the largest deviation of
+pelvis and head position from the reference at 0.25 s, 0.5 s and at its end (0.6 s, or its fall).
 
-Sequences are played one after the other and noted in OUTPUT.jsonl as they are done; the same command goes on where it
-was stopped. At the end, or with --render at any time, a plot (OUTPUT.png; needs matplotlib, which is not among the
-development requirements) and a table are made of what is there.
+Sequences are played one after the other and noted as they are done; the same command goes on where it was stopped. At
+the end, or with --render at any time, a plot (needs matplotlib, which is not among the development requirements) and a
+table are made of what is there.
 
-    python benchmarks/study_integrator.py --output benchmarks/results/integrator
+    make study-integrator ARGS="--processes 2"
 """
 
 from __future__ import annotations
@@ -154,17 +154,16 @@ def table(results: list[dict[str, Any]]) -> str:
     """Markdown: one line a model and setting."""
     looks = [*LOOKS, "end"]
     heads = " | ".join(f"error at {look}: median, worst (mm)" for look in looks)
-    lines = [f"| model | method | accuracy | steps/s | times official | {heads} | failures |"]
+    lines = [f"| model | method | accuracy | sequences | times official | {heads} | failures |"]
     lines.append("|---" * (6 + len(looks)) + "|")
     for (model, integrator, accuracy), group in grouped(results).items():
-        speed = 1 / np.median([result["step_seconds"] for result in group])
         ratio = np.median([result["speed_ratio"] for result in group])
         cells = []
         for look in looks:
             errors = [1000 * e for result in group if (e := result["error_m"].get(look)) is not None]
             cells.append(f"{np.median(errors):.2f}, {max(errors):.1f}")
         failures = sum(result["ending"] not in ("fall", "time") for result in group)
-        numbers = f"{speed:.0f} | {ratio:.2f} | {' | '.join(cells)} | {failures}"
+        numbers = f"{len(group)} | {ratio:.2f} | {' | '.join(cells)} | {failures}"
         lines.append(f"| {model} | {integrator} | {accuracy:g} | {numbers} |")
     return "\n".join(lines)
 
@@ -214,22 +213,22 @@ def main() -> None:
     parser.add_argument("--sequences", type=int, default=54, help="a third of each kind, half of each model")
     parser.add_argument("--models", nargs="+", default=["3D", "2D"])
     parser.add_argument("--processes", type=int, default=1)
-    parser.add_argument("--output", type=Path, default=Path("benchmarks/results/integrator"), help="without suffix")
+    parser.add_argument("--notes", type=Path, default=Path("benchmarks/results/integrator.jsonl"))
+    parser.add_argument("--plot", type=Path, default=Path("docs/images/integrator.png"))
     parser.add_argument("--render", action="store_true", help="play nothing: plot and table of what was noted")
     options = parser.parse_args()
-    notes = options.output.with_suffix(".jsonl")
+    notes = options.notes
     if not options.render:
         known = {(r["model"], r["kind"], r["seed"]) for r in noted(notes)}
         models = options.models
         wanted = [(models[i % len(models)], KINDS[i % 3], i // 3) for i in range(options.sequences)]
         missing = [Sequence(*key) for key in wanted if key not in known]
-        options.output.parent.mkdir(parents=True, exist_ok=True)
         with notes.open("a") as file, multiprocessing.get_context("spawn").Pool(options.processes) as pool:
             print(json.dumps({"commit": commit(), "machine": machine()}), file=file, flush=True)
             for results in pool.imap(compare, missing):
                 print(*map(json.dumps, results), sep="\n", file=file, flush=True)
     results = list(noted(notes))
-    plot(results, options.output.with_suffix(".png"))
+    plot(results, options.plot)
     print(table(results))
 
 
