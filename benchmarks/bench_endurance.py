@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from time import thread_time
 from typing import Any, get_args
@@ -29,12 +30,11 @@ TIME_LIMIT_STEPS = 300
 HELD_STEPS = 4
 
 
-def endure(environment: ProstheticsEnvironment, steps: int, window: int) -> list[dict[str, Any]]:
+def endure(environment: ProstheticsEnvironment, steps: int, window: int) -> Iterator[dict[str, Any]]:
     """One entry for every `window` steps; resets count as time of the steps."""
     process, generator = psutil.Process(), np.random.default_rng(0)
     pelvis_y = environment.layout.index("body_pos/pelvis/y")
     row = np.zeros(environment.state_size, np.float32)
-    entries: list[dict[str, Any]] = []
     episodes = failures = 0
     of_episode = TIME_LIMIT_STEPS
     slowest, began = 0.0, thread_time()
@@ -54,13 +54,9 @@ def endure(environment: ProstheticsEnvironment, steps: int, window: int) -> list
         if step % window == 0:
             resident = process.memory_info().rss / 2**20
             speed = window / (thread_time() - began)
-            entries.append(
-                {"step": step, "episodes": episodes, "failures": failures, "resident_mib": round(resident, 1)}
-                | {"steps_per_second": round(speed, 1), "slowest_step_seconds": round(slowest, 3)}
-            )
-            print(entries[-1], flush=True)
+            entry = {"step": step, "episodes": episodes, "failures": failures, "resident_mib": round(resident, 1)}
+            yield entry | {"steps_per_second": round(speed, 1), "slowest_step_seconds": round(slowest, 3)}
             slowest, began = 0.0, thread_time()
-    return entries
 
 
 def main() -> None:
@@ -75,15 +71,17 @@ def main() -> None:
     environment = ProstheticsEnvironment(
         options.model, round=1, integrator=options.integrator, accuracy=options.accuracy
     )
-    windows = endure(environment, options.steps, options.window)
-    first, last = windows[0], windows[-1]
+    settings = {"model": options.model, "integrator": options.integrator, "accuracy": options.accuracy}
+    report: dict[str, Any] = {"commit": commit(), "machine": machine(), "settings": settings, "windows": []}
+    for entry in endure(environment, options.steps, options.window):
+        print(entry, flush=True)
+        report["windows"].append(entry)
+        if options.json:  # after every window: what a stopped run has seen is worth having
+            options.json.write_text(json.dumps(report, indent=2) + "\n")
+    first, last = report["windows"][0], report["windows"][-1]
     grown = last["resident_mib"] - first["resident_mib"]
     print(f"resident memory {first['resident_mib']} MiB after {first['step']} steps, {grown:+.1f} MiB at the end")
     print(f"speed {first['steps_per_second']} steps/s in the first window, {last['steps_per_second']} in the last")
-    if options.json:
-        settings = {"model": options.model, "integrator": options.integrator, "accuracy": options.accuracy}
-        report = {"commit": commit(), "machine": machine(), "settings": settings, "windows": windows}
-        options.json.write_text(json.dumps(report, indent=2) + "\n")
 
 
 if __name__ == "__main__":
