@@ -46,6 +46,7 @@ def test_a_decision_gives_what_a_worker_records() -> None:
         "time_limit_steps": 11,
         "action": {"repeat": 2, "random_repeat": 2},
         "reward": {"preset": "walk"},
+        "observation": {"history": 2},
     }
     environment = walker(**task)
     seed = int(seeding.np_random(7)[0].integers(1 << 31))

@@ -173,7 +173,7 @@ class SimulatorSettings(Settings):
 
     integrator: Literal[INTEGRATORS] = Field(  # type: ignore[valid-type]
         default="SemiExplicitEuler2",
-        description="Method of OpenSim's Manager. The default is two to three times as fast as osim-rl's own settings, "
+        description="Method of OpenSim's Manager. The default is more than twice as fast as osim-rl's own settings, "
         "and as near to the true states as RungeKuttaMerson at the same accuracy: docs/integrator.md.",
     )
     accuracy: float = Field(default=1e-3, gt=0, lt=0.01, description="Integrator accuracy; 0.01 and above is unstable.")

@@ -141,9 +141,9 @@ class GymnasiumWalker(gymnasium.Env[Float32, Float32]):
         self._simulator.close()
 
     def _observation(self) -> Float32:
-        now = slice(self._step, self._step + 1)
-        target = None if self._target_velocity is None else self._target_velocity[now]
-        observation: Float32 = self.task.observe(self._state[now], target)[0]
+        rows = slice(0, self._step + 1)
+        target = None if self._target_velocity is None else self._target_velocity[rows]
+        observation: Float32 = self.task.observe(self._state[rows], target, np.array([self._step]))[0]
         return observation.copy()
 
     def _ended(self) -> tuple[bool, bool]:
