@@ -17,8 +17,7 @@ OUTSIDE := not e2e and not isolation and not chart and not containers and not cl
 export REGISTRY IMAGE_TAG
 
 .PHONY: help run test test-isolation test-e2e test-containers test-cluster images chart check bench \
-  install install-dev clean
-.PHONY: help run test test-isolation test-e2e chart check bench study-integrator install install-dev clean
+  study-integrator install install-dev clean
 
 help: ## Show this help
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
