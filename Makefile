@@ -17,7 +17,7 @@ OUTSIDE := not e2e and not isolation and not chart and not containers and not cl
 export REGISTRY IMAGE_TAG
 
 .PHONY: help run test test-isolation test-e2e test-containers test-cluster images chart check bench \
-  install install-dev clean
+  study-integrator install install-dev clean
 
 help: ## Show this help
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -56,6 +56,10 @@ check: install-dev ## Lint and type checks
 
 bench: install-dev ## Run the benchmarks and record them under benchmarks/results/
 	$(BIN)/python benchmarks/run.py
+
+study-integrator: install-dev ## Which integrator settings pay: play what is missing, then plot and table (hours)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check matplotlib==3.11.2
+	$(BIN)/python benchmarks/study_integrator.py $(ARGS)
 
 install: $(VENV)/.installed ## Install the services into .venv
 

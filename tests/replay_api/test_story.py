@@ -77,6 +77,7 @@ def test_an_episode_is_posted_listed_and_read_back(fleet: Fleet) -> None:
         "action_maximum": float(trajectory.action.max()),
         "distance_m": None,
         "mean_speed_m_per_s": None,
+        "initial_pose": None,
         "lowest_pelvis_m": None,
         "foot_contacts": None,
         "walked": None,
@@ -197,7 +198,8 @@ def test_status_tells_what_is_stored_held_sampled_and_trained(fleet: Fleet) -> N
         "spooled": 0,
         "failures": {"watchdog": 1},
     }
-    assert fleet.http.put(f"{fleet.path}/workers/host-1", json=report).json() == {"stage": 0}
+    orders = {"stage": 0, "training_episodes": 3}
+    assert fleet.http.put(f"{fleet.path}/workers/host-1", json=report).json() == orders
 
     status = fleet.status()
     RunStatus.model_validate(status)

@@ -25,7 +25,7 @@ class CountingEnvironment:
         self._at_step = at_step
         self._step = self._seed = 0
 
-    def reset(self, seed: int, state: Any, target_velocity: Any) -> None:
+    def reset(self, seed: int, state: Any, target_velocity: Any = None, pose: Any = None) -> None:
         self._step, self._seed = 0, seed % 1000
         state[:] = 0, self._seed, 0
 

@@ -103,7 +103,8 @@ class FakeApi:
                 answer = self._post(codec.decompress(body, limit_bytes=1 << 28))
             case "PUT", "workers":
                 self.reports.append(json.loads(body))
-                answer = 200, {}, json.dumps({"stage": self.stage}).encode()
+                orders = {"stage": self.stage, "training_episodes": len(self.bodies)}
+                answer = 200, {}, json.dumps(orders).encode()
             case "DELETE", "workers":
                 self.left.append(parts[1])
                 answer = 204, {}, b""

@@ -18,6 +18,8 @@ import pytest
 from fake_replay_api import FakeApi
 from scenario import pendulum, simba_policy
 
+from gaitfleet.experiment import parse_experiment
+
 pytest.importorskip("gymnasium", reason="the simulator of these tests is Pendulum")
 
 Start = Callable[..., "subprocess.Popen[bytes]"]
@@ -69,6 +71,20 @@ def test_it_plays_reports_and_stops_with_what_it_has(api: FakeApi, start: Start)
     assert {report["role"] for report in api.reports} == {"train"}
     assert api.left == ["tester"]
     assert len(api.posts) == len(set(api.posts)) == len(api.bodies)
+
+
+def test_strides_end_when_the_run_has_its_episodes(start: Start) -> None:
+    """The worker hears how many with the answer to its report, every few seconds."""
+    stride = {"kind": "stride", "official_share": 0.0, "anneal_episodes": 1}
+    task = {"model": "2D", "time_limit_steps": 4, "initial_state": stride}
+    with FakeApi(parse_experiment({"task": task})).serving() as api:
+        process = start(replay_api_url=api.url)
+        api.wait_for(lambda api: len({episode.metadata.initial_pose is None for episode in api.episodes()}) == 2, 60)
+        stop(process)
+        poses = [episode.metadata.initial_pose for episode in api.episodes()]
+        first_official = poses.index(None)
+        assert first_official > 0
+        assert poses[first_official:] == [None] * (len(poses) - first_official)
 
 
 def test_without_an_api_it_waits_and_stops_at_once(api: FakeApi, start: Start) -> None:

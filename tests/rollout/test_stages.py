@@ -50,6 +50,6 @@ def test_a_new_stage_is_played_from_the_next_episode_on(tmp_path: Path) -> None:
 def test_the_newest_policy_is_evaluated_again_in_a_new_stage() -> None:
     schedule = EvaluationSchedule(pendulum(evaluation={"episodes": 2}), lambda: Policy(7, b""))
     first = [schedule.next(0) for _ in range(3)]
-    schedule.begin_stage()
+    schedule.begin_stage(make_task(pendulum().task))
     assert [schedule.next(0) for _ in range(3)] == first
     assert first[2] is None

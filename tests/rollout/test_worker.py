@@ -107,7 +107,7 @@ class Ends:
     action_size: int = 1
     step_number: int = 0
 
-    def reset(self, seed: int, state: Any, target_velocity: Any) -> None:
+    def reset(self, seed: int, state: Any, target_velocity: Any = None, pose: Any = None) -> None:
         self.step_number = 0
         state[:] = np.inf if self.how == "bad first row" else 0
 

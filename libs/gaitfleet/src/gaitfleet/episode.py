@@ -21,6 +21,7 @@ from gaitfleet import codec
 from gaitfleet.checksum import trajectory_checksum
 from gaitfleet.errors import EpisodeError
 from gaitfleet.identity import RUN_PATTERN
+from gaitfleet.pose import Pose
 from gaitfleet.task.interface import TaskDescription
 from gaitfleet.trajectory import Float32, Trajectory
 
@@ -77,6 +78,9 @@ class EpisodeMetadata(BaseModel):
         default="",
         pattern=r"^([a-z0-9][a-z0-9-]{0,31})?$",
         description="Stage of the run's curriculum in which it was played; empty without one.",
+    )
+    initial_pose: Pose | None = Field(
+        default=None, description="Where it began, as it was drawn; null: in the simulator's own pose."
     )
     started_at: AwareDatetime = Field(description="When it began, with time zone.")
     wall_seconds: float = Field(ge=0, le=1e7, description="Wall-clock time it took.")
@@ -149,7 +153,7 @@ def decode_episode(body: bytes) -> Episode:
 
 
 def check_episode(episode: Episode, run: str, task: TaskDescription) -> None:
-    """Hold an episode against the task of its run: layout, shapes, finiteness, bounds, decisions, length.
+    """Hold an episode against the task of its run: layout, shapes, finiteness, bounds, decisions, length, first pose.
 
     Raises
     ------
@@ -169,6 +173,8 @@ def check_episode(episode: Episode, run: str, task: TaskDescription) -> None:
     _check_finite("reward", trajectory.reward[:, None], lambda _: "reward")
     if trajectory.target_velocity is not None:
         _check_finite("target_velocity", trajectory.target_velocity, lambda column: "xyz"[column])
+    if metadata.initial_pose is not None:
+        _check_initial_pose(metadata, metadata.initial_pose, trajectory.state[0], task)
     outside = (trajectory.action < task.action_low) | (trajectory.action > task.action_high)
     if outside.any():
         step, column = np.argwhere(outside)[0]
@@ -255,6 +261,23 @@ def encode_for_run(body: bytes, run: str) -> bytes:
     )
     changes = {"run": run, "policy_version": 0, "origin": origin}
     return encode_episode(Episode(metadata.model_copy(update=changes), episode.trajectory))
+
+
+def _check_initial_pose(metadata: EpisodeMetadata, pose: Pose, row: Float32, task: TaskDescription) -> None:
+    """The first row must show the pose that the metadata tells, to the last bit of its float32."""
+    imported = metadata.origin is not None and metadata.role != "evaluate"
+    if not (task.has_initial_pose or imported):
+        message = "initial_pose is given, but these episodes begin in the simulator's own pose"
+        raise EpisodeError(message, field="initial_pose", reason="metadata")
+    for kind, group, told in (("value", "joint_pos", pose.value), ("speed", "joint_vel", pose.speed)):
+        columns = {c.name.rpartition("/")[2]: i for i, c in enumerate(task.state_layout.columns) if c.group == group}
+        for name, number in told.items():
+            field = f"initial_pose.{kind}.{name}"
+            if name not in columns:
+                raise EpisodeError(f"{field}: there is no such coordinate", field=field, reason="metadata")
+            if row[columns[name]] != np.float32(number):
+                message = f"{field} is {number:g}, but the first row says {row[columns[name]]:g}"
+                raise EpisodeError(message, field=field, reason="metadata")
 
 
 def content_digest(body: bytes) -> str:

@@ -14,6 +14,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 from gaitfleet.episode import Ending, EndingReason, EpisodeOrigin, Role
 from gaitfleet.experiment import Experiment
 from gaitfleet.identity import RUN_PATTERN
+from gaitfleet.pose import Pose
 from gaitfleet.quality.finding import Finding
 
 RunId = Annotated[str, Field(pattern=RUN_PATTERN, description="Id of the run, a DNS label.")]
@@ -95,6 +96,7 @@ class EpisodeSummary(Wire):
     exploration: str = Field(description="Noise used.")
     integrator: str = Field(description="OpenSim's integration method; empty elsewhere.")
     accuracy: float = Field(description="Integrator accuracy; 0 where there is none.")
+    initial_pose: Pose | None = Field(default=None, description="Where it began; null: in the simulator's own pose.")
     steps: int = Field(description="Simulator steps, T.")
     transitions: int = Field(description="Decisions.")
     simulator_return: float = Field(description="Sum of the simulator's own rewards: the official score.")
@@ -260,6 +262,9 @@ class WorkerOrders(Wire):
     """What the API answers to a worker's report."""
 
     stage: int = Field(description="Play this stage of the curriculum from the next episode on; 0 without one.")
+    training_episodes: int = Field(
+        ge=0, description="Stored episodes of the run but for evaluation: what initial states anneal by."
+    )
 
 
 class WorkerStatus(WorkerReport):

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from gaitfleet.episode import Ending, EndingReason, Role
 from gaitfleet.experiment import GymnasiumTask, ProstheticsTask
+from gaitfleet.pose import Pose
 from rollout.environments.interface import Environment
 from rollout.exploration import Exploration
 
@@ -33,12 +34,15 @@ class Assignment:
         The policy that acts; 0 for none.
     policy_body
         Its bytes, only where this process does not hold them from the episode before.
+    pose
+        Where it begins; None for the simulator's own pose.
     """
 
     seed: int
     exploration: Exploration
     policy_version: int
     policy_body: bytes | None
+    pose: Pose | None = None
 
 
 @dataclass(frozen=True, slots=True)

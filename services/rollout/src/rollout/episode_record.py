@@ -76,6 +76,7 @@ class Recorder:
             integrator=self._integrator,
             accuracy=self._accuracy,
             stage=self._stage,
+            initial_pose=plan.pose,
             started_at=play.started_at,
             wall_seconds=wall_seconds,
             rows_checksum=slot.recording.checksum(trajectory.steps),

@@ -145,6 +145,7 @@ class Service:
         self._run = run
         self._make_environment = make_environment
         self._stage = self._ordered_stage = run.stage
+        self._training_episodes: int | None = None
         specification, task, recorder = self._production()
         check_same_task(run, task)
         # a run that was deleted and made again under its name must not get the episodes of the one before
@@ -215,6 +216,7 @@ class Service:
     def _follow(self, orders: WorkerOrders) -> None:
         # only forwards: the replicas of the API learn of a new stage within a second of each other
         self._ordered_stage = max(self._ordered_stage, orders.stage)
+        self._training_episodes = orders.training_episodes
 
     def _production(self) -> tuple[SimulatorSpecification, Task, Recorder]:
         """What is played in the stage."""
@@ -230,7 +232,14 @@ class Service:
         if self._settings.role == "evaluate" and newest is not None:
             return EvaluationSchedule(run.experiment, newest)
         first = reserve_episode_numbers(self._spool_dir, self._settings.worker)
-        return TrainingSchedule(run.experiment, self._settings.worker, newest, first_episode=first)
+        return TrainingSchedule(
+            run.experiment,
+            self._settings.worker,
+            newest,
+            stage=run.stage,
+            training_episodes=lambda: self._training_episodes,
+            first_episode=first,
+        )
 
     def _report(self) -> WorkerReport:
         supervisor = self._supervisor

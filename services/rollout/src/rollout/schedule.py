@@ -1,4 +1,4 @@
-"""Which episode is played next: by which policy, with which noise, from which seed."""
+"""Which episode is played next: by which policy, with which noise, from which seed and pose."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from typing import Protocol
 from gaitfleet.episode import Role
 from gaitfleet.experiment import Experiment
 from gaitfleet.identity import episode_seed
+from gaitfleet.pose import Pose
+from gaitfleet.task import Task, make_task
 from rollout.exploration import NO_EXPLORATION, UNIFORM, Exploration, draw_exploration
 
 
@@ -31,6 +33,8 @@ class Plan:
         As the episode is labelled.
     attempt
         0, or how often it has failed before.
+    pose
+        Where it begins; None for the simulator's own pose.
     """
 
     seed: int
@@ -38,6 +42,7 @@ class Plan:
     exploration: Exploration
     policy: Policy | None
     attempt: int = 0
+    pose: Pose | None = None
 
 
 NewestPolicy = Callable[[], Policy | None]
@@ -49,7 +54,7 @@ class Schedule(Protocol):
     def next(self, slot: int) -> Plan | None:
         """The next episode for a simulator; None while there is nothing to play."""
 
-    def begin_stage(self) -> None:
+    def begin_stage(self, task: Task) -> None:
         """Another stage of the curriculum begins."""
 
     def failed(self, plan: Plan) -> bool:
@@ -63,15 +68,28 @@ class TrainingSchedule:
     ----------
     newest_policy
         None for role `random`.
+    stage
+        Of the run's curriculum.
+    training_episodes
+        Of the run so far, which initial states depend on; None while it is not known, when they are the simulator's.
     first_episode
         Number of each slot's first episode. It grows with every start, or a restarted worker would play the same
         again.
     """
 
     def __init__(
-        self, experiment: Experiment, worker: str, newest_policy: NewestPolicy | None, *, first_episode: int = 0
+        self,
+        experiment: Experiment,
+        worker: str,
+        newest_policy: NewestPolicy | None,
+        *,
+        stage: int = 0,
+        training_episodes: Callable[[], int | None] = lambda: None,
+        first_episode: int = 0,
     ) -> None:
         self._experiment = experiment
+        self._task = make_task(experiment.task_at(stage))
+        self._training_episodes = training_episodes
         self._worker = worker
         self._newest_policy = newest_policy
         self._first_episode = first_episode
@@ -82,12 +100,14 @@ class TrainingSchedule:
         self._played[slot] = number + 1
         seed = episode_seed(self._experiment.seed, worker_name(self._worker, slot), number)
         policy = self._newest_policy() if self._newest_policy is not None else None
+        episodes = self._training_episodes()
+        pose = None if episodes is None else self._task.initial_pose(seed, episodes)
         if policy is None:
-            return Plan(seed, "random", UNIFORM, None)
-        return Plan(seed, "train", draw_exploration(self._experiment.exploration_mix, seed), policy)
+            return Plan(seed, "random", UNIFORM, None, pose=pose)
+        return Plan(seed, "train", draw_exploration(self._experiment.exploration_mix, seed), policy, pose=pose)
 
-    def begin_stage(self) -> None:
-        """Training goes on as before."""
+    def begin_stage(self, task: Task) -> None:
+        self._task = task
 
     def failed(self, plan: Plan) -> bool:
         return False  # the next episode is as good
@@ -117,7 +137,7 @@ class EvaluationSchedule:
                 self._pending.extend(Plan(seed, "evaluate", NO_EXPLORATION, policy) for seed in self._seeds)
         return self._pending.popleft() if self._pending else None
 
-    def begin_stage(self) -> None:
+    def begin_stage(self, task: Task) -> None:
         """Evaluate the newest policy again: it has not been judged in this stage."""
         self._evaluated = 0
         self._pending.clear()

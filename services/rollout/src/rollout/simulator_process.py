@@ -92,6 +92,7 @@ def _serve(connection: Connection, block: SharedBlock, specification: SimulatorS
                 act,
                 recording,
                 seed=assignment.seed,
+                pose=assignment.pose,
                 # the second half is for systems without PR_SET_PDEATHSIG
                 stopping=lambda: recording.stop or os.getppid() != parent,
             )

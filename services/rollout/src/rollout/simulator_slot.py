@@ -128,7 +128,7 @@ class SimulatorSlot:
         self.state = SlotState.PLAYING
         self._forget_silence()
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it died; the sentinel tells the supervisor
-            self.connection.send(Assignment(plan.seed, plan.exploration, version, body))
+            self.connection.send(Assignment(plan.seed, plan.exploration, version, body, plan.pose))
         self._policy_version = version or self._policy_version
 
     def receive(self) -> Report | None:

@@ -126,7 +126,7 @@ class Supervisor:
         self._changes = {
             number: (partial(SimulatorSlot, number, specification, task), recorder) for number in range(len(self.slots))
         }
-        self._schedule.begin_stage()
+        self._schedule.begin_stage(task)
 
     def _renew(self) -> None:
         """Replace the simulators of what is not played any more, as soon as they have nothing to play."""

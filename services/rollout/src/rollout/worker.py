@@ -9,6 +9,7 @@ from collections.abc import Callable
 import numpy as np
 
 from gaitfleet.episode import Ending, EndingReason
+from gaitfleet.pose import Pose
 from gaitfleet.task.interface import Task
 from gaitfleet.trajectory import Float32, Trajectory
 from rollout.assignment import Finished, PhaseSeconds
@@ -18,7 +19,14 @@ from rollout.recording import Recording
 
 
 def run_episode(
-    environment: Environment, task: Task, act: Act, recording: Recording, *, seed: int, stopping: Callable[[], bool]
+    environment: Environment,
+    task: Task,
+    act: Act,
+    recording: Recording,
+    *,
+    seed: int,
+    stopping: Callable[[], bool],
+    pose: Pose | None = None,
 ) -> Finished:
     """Play one episode into `recording`.
 
@@ -30,6 +38,8 @@ def run_episode(
         Of the simulator, of the task's target velocities and of how long decisions are held.
     stopping
         Asked before every step; once it says yes the episode ends as truncated, preempted.
+    pose
+        Where it begins; None for the simulator's own pose.
 
     Raises
     ------
@@ -44,7 +54,7 @@ def run_episode(
     action: Float32 = np.zeros(description.action_size, np.float32)
     ending: tuple[Ending, EndingReason] = "truncated", "time_limit"
 
-    _reset(environment, recording, seed, target_velocity)
+    _reset(environment, recording, seed, target_velocity, pose)
     simulating, deciding = clock() - began, 0.0
     for step in range(description.time_limit_steps):
         if stopping():
@@ -76,9 +86,11 @@ def run_episode(
     return Finished(*ending, wall, PhaseSeconds(simulating, deciding, wall - simulating - deciding))
 
 
-def _reset(environment: Environment, recording: Recording, seed: int, target_velocity: Float32 | None) -> None:
+def _reset(
+    environment: Environment, recording: Recording, seed: int, target_velocity: Float32 | None, pose: Pose | None
+) -> None:
     recording.begin()
-    environment.reset(seed, recording.state[0], target_velocity)
+    environment.reset(seed, recording.state[0], target_velocity, pose)
     _check_finite(recording.state[0], 0.0, 0)
     recording.commit(0)
 

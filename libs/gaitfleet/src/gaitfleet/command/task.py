@@ -148,6 +148,10 @@ def _shapes(experiment: Experiment, made: Task) -> Table:
     table.add_row("a decision is held for", f"{held} steps")
     table.add_row("time limit", f"{description.time_limit_steps} steps")
     table.add_row("target velocity", "one per step" if description.has_target_velocity else "none")
+    begins = (
+        "in a random pose or the simulator's own" if description.has_initial_pose else "in the simulator's own pose"
+    )
+    table.add_row("a training episode begins", begins)
     table.add_row("an abort", "keeps its future" if made.abort_bootstraps else "costs its future")
     decision_bytes = 4 * (description.observation_size + description.action_size + 2)
     held = f"{decision_bytes} bytes a decision, {decision_bytes * experiment.replay.capacity / 1e9:.1f} GB when full"

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gaitfleet.layout import StateLayout
+from gaitfleet.pose import Pose
 from gaitfleet.trajectory import Float32, Float64, Trajectory
 
 HOLD_STREAM = 3
@@ -41,6 +42,8 @@ class TaskDescription:
         Simulator steps after which an episode is truncated.
     has_target_velocity
         Whether its episodes carry a target velocity for every state row.
+    has_initial_pose
+        Whether its episodes may begin in a pose that is not the simulator's own.
     """
 
     state_layout: StateLayout
@@ -54,6 +57,7 @@ class TaskDescription:
     has_target_velocity: bool = False
     action_random_repeat: int = 0
     action_bins: int | None = None
+    has_initial_pose: bool = False
 
     @property
     def observation_size(self) -> int:
@@ -120,6 +124,16 @@ class Task(ABC):
     @abstractmethod
     def target_velocities(self, seed: int) -> Float32 | None:
         """Target velocity of every state row of an episode, [time_limit_steps + 1, 3]; None for tasks without one."""
+
+    def initial_pose(self, seed: int, training_episodes: int) -> Pose | None:
+        """The pose in which a training episode begins; None for the simulator's own.
+
+        Parameters
+        ----------
+        training_episodes
+            Of the run so far.
+        """
+        return None
 
     @abstractmethod
     def for_evaluation(self) -> Task:

@@ -9,8 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from gaitfleet.errors import ExperimentError
-from gaitfleet.experiment import ProstheticsEndingSettings, ProstheticsTask
+from gaitfleet.experiment import InitialStateSettings, ProstheticsEndingSettings, ProstheticsTask
 from gaitfleet.layout import StateLayout
+from gaitfleet.pose import Pose
 from gaitfleet.task.interface import Task, TaskDescription
 from gaitfleet.task.prosthetics_ending import AbortRules
 from gaitfleet.task.prosthetics_history import History, Observation, Rows
@@ -20,6 +21,7 @@ from gaitfleet.task.prosthetics_observation import CompactObservation
 from gaitfleet.task.prosthetics_official_observation import OfficialObservation
 from gaitfleet.task.prosthetics_reward import RewardFunction
 from gaitfleet.task.prosthetics_seed_observation import EARLIER_STEPS, SeedObservation
+from gaitfleet.task.prosthetics_strides import draw_pose
 from gaitfleet.trajectory import Float32, Float64, Trajectory
 
 ROUND_STEPS = {1: 300, 2: 1000}
@@ -67,6 +69,7 @@ class ProstheticsTaskFunctions(Task):
             action_bins=settings.action.bins,
             time_limit_steps=settings.time_limit_steps or ROUND_STEPS[settings.round],
             has_target_velocity=settings.round == 2,
+            has_initial_pose=settings.initial_state.kind != "official",
         )
 
     def observe(self, state: Float32, target_velocity: Float32 | None, at: Rows | None = None) -> Float32:
@@ -100,10 +103,16 @@ class ProstheticsTaskFunctions(Task):
             return None
         return target_track(seed, self.description.time_limit_steps + 1)
 
+    def initial_pose(self, seed: int, training_episodes: int) -> Pose | None:
+        return draw_pose(self.settings, seed, training_episodes)
+
     def for_evaluation(self) -> Task:
-        official = ProstheticsEndingSettings()
-        action = self.settings.action.model_copy(update={"random_repeat": 0})
-        return ProstheticsTaskFunctions(self.settings.model_copy(update={"ending": official, "action": action}))
+        official = {
+            "ending": ProstheticsEndingSettings(),
+            "initial_state": InitialStateSettings(),
+            "action": self.settings.action.model_copy(update={"random_repeat": 0}),
+        }
+        return ProstheticsTaskFunctions(self.settings.model_copy(update=official))
 
 
 def _observation(settings: ProstheticsTask, layout: StateLayout) -> History:

@@ -119,7 +119,7 @@ async def report_worker(
     if opened.workers.report(worker, report):
         data = {"worker": worker, "role": report.role, "simulators": report.simulators}
         await context.events.add(opened.run, "worker_joined", **data)
-    return WorkerOrders(stage=opened.description.stage)
+    return WorkerOrders(stage=opened.description.stage, training_episodes=opened.tally.training_episodes)
 
 
 @router.delete(

@@ -60,6 +60,11 @@ class Tally:
                 recent.clear()
         recent.append(summary)
 
+    @property
+    def training_episodes(self) -> int:
+        """Stored episodes that are learned from."""
+        return sum(count for role, count in self.episodes.items() if role != "evaluate")
+
     def steps_per_second(self, now: float) -> float:
         """Simulator steps stored in the last minute, per second."""
         while self._stored and self._stored[0][0] < now - RATE_WINDOW_SECONDS:

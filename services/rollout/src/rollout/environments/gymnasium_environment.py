@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 from gymnasium.spaces import Box, Space
 
+from gaitfleet.pose import Pose
 from rollout.environments.interface import Float32, SimulatorFailure
 
 
@@ -47,16 +48,23 @@ class GymnasiumEnvironment:
             raise ValueError(f"{self.environment_id}: the {name} must be a Box, not {space}")
         return space
 
-    def reset(self, seed: int, state: Float32, target_velocity: npt.NDArray[np.floating] | None = None) -> None:
-        """Begin an episode with `seed`; these environments have no target velocity.
+    def reset(
+        self,
+        seed: int,
+        state: Float32,
+        target_velocity: npt.NDArray[np.floating] | None = None,
+        pose: Pose | None = None,
+    ) -> None:
+        """Begin an episode with `seed`; these environments have no target velocity and no pose that could be set.
 
         Raises
         ------
         ValueError
-            When `target_velocity` is not None.
+            When `target_velocity` or `pose` is not None.
         """
-        if target_velocity is not None:
-            raise ValueError(f"{self.environment_id} has no target velocity")
+        if target_velocity is not None or pose is not None:
+            what = "pose that could be set" if target_velocity is None else "target velocity"
+            raise ValueError(f"{self.environment_id} has no {what}")
         observation, _ = self._environment.reset(seed=seed)
         self._write(observation, state)
 

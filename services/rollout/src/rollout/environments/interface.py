@@ -7,6 +7,8 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from gaitfleet.pose import Pose
+
 Float32 = npt.NDArray[np.float32]
 
 
@@ -37,7 +39,13 @@ class Environment(Protocol):
     state_size: int
     action_size: int
 
-    def reset(self, seed: int, state: Float32, target_velocity: npt.NDArray[np.floating] | None) -> None:
+    def reset(
+        self,
+        seed: int,
+        state: Float32,
+        target_velocity: npt.NDArray[np.floating] | None = None,
+        pose: Pose | None = None,
+    ) -> None:
         """Begin an episode and write its first row into `state`, [S].
 
         Parameters
@@ -47,9 +55,13 @@ class Environment(Protocol):
             played before.
         target_velocity
             [T+1, 3] in m/s, one per state row, for tasks that have one.
+        pose
+            Where to begin, for tasks that can; None for the simulator's own pose.
 
         Raises
         ------
+        ValueError
+            When `target_velocity` or `pose` is not what this simulator takes.
         SimulatorFailure
             When the simulator cannot take up its first pose.
         """

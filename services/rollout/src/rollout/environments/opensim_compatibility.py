@@ -1,4 +1,4 @@
-"""The one file that imports OpenSim and osim-rl, and all that is known about their peculiarities.
+"""All that is known about the peculiarities of OpenSim and osim-rl; beside `opensim_rows` the one file to import them.
 
 It bridges what OpenSim 4.6 no longer accepts from osim-rl 2.1.5, and replaces what osim-rl does slowly (the state
 dictionary, setting excitations) without changing a bit of any number. Nothing here but `OfficialEnvironment` touches
@@ -19,17 +19,16 @@ import numpy.typing as npt
 
 from gaitfleet.errors import LayoutError
 from gaitfleet.layout import StateLayout
-from gaitfleet.task.prosthetics_layout import Model, action_names, prosthetics_layout
+from gaitfleet.pose import Pose
+from gaitfleet.task.prosthetics_layout import LOCKED_COORDINATES, Model, action_names, prosthetics_layout
 from rollout.environments.interface import SimulatorFailure
+from rollout.environments.opensim_rows import RowReader, members, record_names
 
 with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
     # gym, which osim-rl needs for its base class, prints that it is no longer maintained
     warnings.simplefilter("ignore")
     import opensim
     import osim
-    from opensim.common import _common as _swig_common
-    from opensim.simbody import _simbody as _swig_math
-    from opensim.simulation import _simulation as _swig
     from osim.env.osim import OsimModel, ProstheticsEnv, Spec
 
 # OpenSim logs to stdout, model conversions and renamed parts mostly; whatever matters arrives as an exception
@@ -132,8 +131,9 @@ class OpenSimModel(BridgedModel):
         super().__init__(path, integrator_accuracy=accuracy)
         self.layout = prosthetics_layout(model, prosthetic)
         _check_layout(self.layout, tuple(self.column_names()))
+        self._locked = LOCKED_COORDINATES[model]
         self._set_excitation = self._excitation_handles()
-        self._reader = _RowReader(self)
+        self._reader = RowReader(self)
         self._reward = _OfficialReward()
         self._row: Float64 = np.empty(len(self.layout))
         self.action_names = action_names(model, prosthetic)
@@ -160,19 +160,56 @@ class OpenSimModel(BridgedModel):
         self.manager.setPerformAnalyses(False)
         self.manager.initialize(self.state)
 
-    def reset(self) -> None:
-        """The official first pose, its muscles in equilibrium, at time 0.
+    def reset(self, pose: Pose | None = None) -> None:
+        """The official first pose, or another one, its muscles in equilibrium, at time 0.
+
+        The height of the pelvis follows from `pose`: its lowest contact sphere just touches the ground. (In the
+        official pose the feet are 2.4 cm deep in it and carry the body.)
 
         Raises
         ------
+        ValueError
+            When `pose` names a coordinate that does not exist, is locked, or is the pelvis' height.
         SimulatorFailure
             Of kind ``reset`` when OpenSim cannot assemble the pose.
         """
         self.set_excitations([FIRST_EXCITATION] * self.noutput)
         try:
-            super().reset()
+            # as osim-rl does, with the pose in between
+            self.state = self.model.initializeState()
+            coordinates = {} if pose is None else self._take_up(pose)
+            self.model.equilibrateMuscles(self.state)  # at rest: OpenSim does not always find it in motion
+            for name, speed in ({} if pose is None else pose.speed).items():
+                coordinates[name].setSpeedValue(self.state, speed)
+            self.state.setTime(0)
+            self.istep = 0
+            self.state_desc_istep = None  # osim-rl would answer with the dictionary of another pose at this step
+            self.reset_manager()
         except RuntimeError as error:
             raise SimulatorFailure(_first_line(error), "reset") from error
+
+    def _take_up(self, pose: Pose) -> dict[str, Any]:
+        """Set the angles and the height; the result are the coordinates by name."""
+        coordinates = {coordinate.getName(): coordinate for coordinate in members(self.model.getCoordinateSet())}
+        free = coordinates.keys() - set(self._locked)
+        for name in (pose.value.keys() - (free - {"pelvis_ty"})) | (pose.speed.keys() - free):
+            raise ValueError(f"the pose sets {name!r}, which does not exist here, is locked or follows from the feet")
+        for name, value in pose.value.items():
+            coordinates[name].setValue(self.state, value, False)
+        height = coordinates["pelvis_ty"]
+        height.setValue(self.state, height.getValue(self.state) - self._lowest_contact(), False)
+        return coordinates
+
+    def _lowest_contact(self) -> float:
+        """Height in m of the lowest point that can touch the ground."""
+        self.model.realizePosition(self.state)
+        spheres = map(opensim.ContactSphere.safeDownCast, members(self.contactGeometrySet))
+        bottoms: list[float] = [
+            sphere.getFrame().findStationLocationInGround(self.state, sphere.get_location()).get(1) - sphere.getRadius()
+            for sphere in spheres
+            if sphere is not None
+        ]
+        return min(bottoms)
 
     def integrate(self) -> None:
         """Advance by `STEP_SECONDS`.
@@ -230,94 +267,21 @@ class OpenSimModel(BridgedModel):
 
     def column_names(self) -> Iterator[str]:
         """The columns as the loaded model itself names them, in the order of osim-rl's dictionary."""
-        joints = _members(self.jointSet)
+        joints = members(self.jointSet)
         for group in ("joint_pos", "joint_vel", "joint_acc"):
             for joint in joints:
                 for i in range(joint.numCoordinates()):
                     yield f"{group}/{joint.getName()}/{joint.get_coordinates(i).getName()}"
         for group in ("body_pos", "body_vel", "body_acc", "body_pos_rot", "body_vel_rot", "body_acc_rot"):
-            for body in _members(self.bodySet):
+            for body in members(self.bodySet):
                 yield from (f"{group}/{body.getName()}/{axis}" for axis in "xyz")
-        for force in _members(self.forceSet):
-            yield from _record_names(force)
-        for muscle in _members(self.muscleSet):
+        for force in members(self.forceSet):
+            yield from record_names(force)
+        for muscle in members(self.muscleSet):
             for quantity in ("activation", "fiber_length", "fiber_velocity", "fiber_force"):
                 yield f"muscles/{muscle.getName()}/{quantity}"
         for quantity in ("mass_center_pos", "mass_center_vel", "mass_center_acc"):
             yield from (f"misc/{quantity}/{axis}" for axis in "xyz")
-
-
-class _RowReader:
-    """Reads a realized state with few and cheap calls into OpenSim.
-
-    It calls the functions behind OpenSim's Python methods: the same without a Python frame each, which is a fifth of
-    the time. One of these 460 calls costs some 0.5 us, twice that straight after an integration, when their code has
-    left the caches. OpenSim's reporters, which gather in C++, take longer still.
-    """
-
-    def __init__(self, model: OpenSimModel) -> None:
-        self._model = model.model
-        self._coordinates = _system_order(model)
-        self._bodies = _members(model.bodySet)
-        self._muscles = _members(model.muscleSet)
-        forces = _members(model.forceSet)[len(self._muscles) :]
-        limits = [opensim.CoordinateLimitForce.safeDownCast(force) for force in forces]
-        self._limits = [force for force in limits if force is not None]
-        records = forces[: len(forces) - len(self._limits)]
-        self._records = [(force, range(force.getRecordLabels().size())) for force in records]
-
-    def read(self, state: Any, out: Float64) -> None:
-        """Write the row of `state`, which must be realized to the stage of accelerations."""
-        coordinates = self._coordinates
-        n = len(coordinates)
-        out[:n] = state.getQ().to_numpy()[coordinates]
-        out[n : 2 * n] = state.getU().to_numpy()[coordinates]
-        out[2 * n : 3 * n] = state.getUDot().to_numpy()[coordinates]
-        out[3 * n :] = [*self._of_bodies(state), *self._of_forces(state), *self._of_muscles(state)]
-
-    def _of_bodies(self, state: Any) -> list[float]:
-        bodies = self._bodies
-        transforms = [_swig.Frame_getTransformInGround(body, state) for body in bodies]
-        vectors = [_swig_math.Transform_p(transform) for transform in transforms]
-        for read in (_swig.Frame_getLinearVelocityInGround, _swig.Frame_getLinearAccelerationInGround):
-            vectors += [read(body, state) for body in bodies]
-        angles, rotation = _swig_math.Rotation_convertRotationToBodyFixedXYZ, _swig_math.Transform_R
-        vectors += [angles(rotation(transform)) for transform in transforms]
-        for read in (_swig.Frame_getAngularVelocityInGround, _swig.Frame_getAngularAccelerationInGround):
-            vectors += [read(body, state) for body in bodies]
-        return _numbers(vectors)
-
-    def _of_forces(self, state: Any) -> list[float]:
-        # the tendon's force is all that the record of a muscle holds
-        row = [_swig.ScalarActuator_getActuation(muscle, state) for muscle in self._muscles]
-        get = _swig_common.ArrayDouble_get
-        for force, positions in self._records:
-            record = _swig.Force_getRecordValues(force, state)
-            row += [get(record, i) for i in positions]
-        for force in self._limits:
-            row.append(_swig.CoordinateLimitForce_calcLimitForce(force, state))
-            row.append(_swig.CoordinateLimitForce_computePotentialEnergy(force, state))
-        return row
-
-    def _of_muscles(self, state: Any) -> list[float]:
-        readers = (
-            _swig.Muscle_getActivation,
-            _swig.Muscle_getFiberLength,
-            _swig.Muscle_getFiberVelocity,
-            _swig.Muscle_getFiberForce,
-        )
-        mass_center = (
-            _swig.Model_calcMassCenterPosition,
-            _swig.Model_calcMassCenterVelocity,
-            _swig.Model_calcMassCenterAcceleration,
-        )
-        row = [read(muscle, state) for muscle in self._muscles for read in readers]
-        return row + _numbers([read(self._model, state) for read in mass_center])
-
-
-def _numbers(vectors: list[Any]) -> list[float]:
-    get = _swig_math.Vec3_get
-    return [get(vector, i) for vector in vectors for i in (0, 1, 2)]
 
 
 class _OfficialReward(ProstheticsEnv):  # type: ignore[misc]
@@ -354,32 +318,6 @@ class OfficialEnvironment(ProstheticsEnv):  # type: ignore[misc]
         self.osim_model = BridgedModel(self.model_path, integrator_accuracy=self.integrator_accuracy)
         self.spec = Spec()
         self.spec.timestep_limit = self.time_limit
-
-
-def _members(collection: Any) -> list[Any]:
-    return [collection.get(i) for i in range(collection.getSize())]
-
-
-def _system_order(model: OpenSimModel) -> npt.NDArray[np.intp]:
-    """Position in the system's vector of coordinates of each coordinate of the joints, in the joints' order."""
-    names = opensim.createStateVariableNamesInSystemOrder(model.model)
-    in_system = [name.split("/")[-2] for name in names if name.endswith("/value")]
-    coordinates = [
-        joint.get_coordinates(i) for joint in _members(model.jointSet) for i in range(joint.numCoordinates())
-    ]
-    return np.array([in_system.index(coordinate.getName()) for coordinate in coordinates])
-
-
-def _record_names(force: Any) -> Iterator[str]:
-    """The labels of a force's record without its own name; ``force`` if nothing remains, ``.2`` where one repeats."""
-    labels = force.getRecordLabels()
-    seen: list[str] = []
-    for i in range(labels.size()):
-        label = labels.get(i).removeprefix(force.getName()).lstrip("._")
-        label = "force" if label in ("", "Force") else label
-        seen.append(label)
-        suffix = f".{seen.count(label)}" if seen.count(label) > 1 else ""
-        yield f"forces/{force.getName()}/{label}{suffix}"
 
 
 def _check_layout(layout: StateLayout, names: tuple[str, ...]) -> None:

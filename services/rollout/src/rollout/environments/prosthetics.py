@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from gaitfleet.pose import Pose
 from gaitfleet.task.prosthetics_layout import Model
 from rollout.environments.interface import Float32
 from rollout.environments.opensim_compatibility import OpenSimModel
@@ -100,13 +101,20 @@ class ProstheticsEnvironment:
         self.state_size = len(self.layout)
         self.action_size = len(self.action_names)
 
-    def reset(self, seed: int, state: Float32, target_velocity: npt.NDArray[np.floating] | None = None) -> None:
-        """Take up the official pose. Nothing in it is random, so `seed` changes nothing.
+    def reset(
+        self,
+        seed: int,
+        state: Float32,
+        target_velocity: npt.NDArray[np.floating] | None = None,
+        pose: Pose | None = None,
+    ) -> None:
+        """Take up `pose` or the official one. Nothing in it is random, so `seed` changes nothing.
 
         Raises
         ------
         ValueError
-            When round 2 has no `target_velocity` of shape [T+1, 3], or round 1 has one.
+            When round 2 has no `target_velocity` of shape [T+1, 3], or round 1 has one, or `pose` names a coordinate
+            that does not exist or is locked.
         """
         if (target_velocity is None) == (self._round == 2):
             raise ValueError(f"round {self._round} {'needs a' if self._round == 2 else 'has no'} target_velocity")
@@ -114,7 +122,7 @@ class ProstheticsEnvironment:
             raise ValueError(f"target_velocity must have the shape [T+1, 3], not {list(target_velocity.shape)}")
         self._target_velocity = None if target_velocity is None else target_velocity.copy()
         self._steps = 0
-        self.simulator.reset()
+        self.simulator.reset(pose)
         self.simulator.extract(state)
 
     def step(self, action: Float32, state: Float32) -> tuple[float, bool]:
