@@ -1,4 +1,4 @@
-"""Both algorithms learn what can be checked, and compute what the papers say."""
+"""Every algorithm learns what can be checked, and computes what its paper says."""
 
 from __future__ import annotations
 
@@ -9,28 +9,28 @@ import pytest
 import torch
 from torch import Tensor
 
-from gaitfleet.experiment import NetworkSettings, SacSettings, Td3Settings
+from gaitfleet.experiment import CrossqSettings, NetworkSettings, SacSettings, Td3Settings
 from tests.trainer.toys import CPU, noise_transitions, small_agent
 from trainer.algorithms import Algorithm, make_algorithm
 from trainer.sac import losses as sac_losses
-from trainer.sac.networks import log_tanh_derivative, sample_action
+from trainer.squashed_gaussian import log_tanh_derivative, sample_action
 from trainer.td3 import losses as td3_losses
 from trainer.transitions import Transitions
 
-ALGORITHMS = ("sac", "td3")
+ALGORITHMS = {"sac": SacSettings, "crossq": CrossqSettings, "td3": Td3Settings}
 MLP = NetworkSettings(kind="mlp", hidden_size=32, blocks=2)
 
 
 def make(name: str, *, observation_size: int, action_size: int, seed: int = 0) -> Algorithm:
-    rates = {"actor_learning_rate": 3e-3, "critic_learning_rate": 3e-3, "target_update_rate": 0.02}
-    common = {"actor": MLP, "critic": MLP, **rates}
-    settings = SacSettings(**common) if name == "sac" else Td3Settings(**common)
+    targets = {} if name == "crossq" else {"target_update_rate": 0.02}
+    rates = {"actor_learning_rate": 3e-3, "critic_learning_rate": 3e-3, **targets}
+    settings = ALGORITHMS[name](actor=MLP, critic=MLP, **rates)
     return make_algorithm(settings, observation_size=observation_size, action_size=action_size, seed=seed, device=CPU)
 
 
 def best_action(algorithm: Algorithm, observation: Tensor) -> Tensor:
     with torch.no_grad():
-        output: Tensor = algorithm.state.actor(observation)
+        output: Tensor = algorithm.published_actor()(observation)
     mean = output.chunk(2, dim=-1)[0] if algorithm.head == "tanh_normal" else output
     return mean.tanh()
 
@@ -110,9 +110,12 @@ def test_td3_bootstraps_at_a_time_limit_and_not_after_a_fall() -> None:
     torch.testing.assert_close(target, torch.tensor([1.0 + 0.9 * 8.0, 1.0, 2.5 + 0.729 * 4.0]))
 
 
-@pytest.mark.parametrize("name", ALGORITHMS)
+@pytest.mark.parametrize("name", ["sac", "td3"])
 def test_an_update_regresses_to_those_targets(name: str) -> None:
-    """With every discount 0, whatever follows is ignored: the error is exactly that to the reward."""
+    """With every discount 0, whatever follows is ignored: the error is exactly that to the reward.
+
+    In CrossQ it is not: the next pairs take part in the statistics.
+    """
     algorithm = make(name, observation_size=3, action_size=1)
     batch = dataclasses.replace(noise_transitions(0), discount=torch.zeros(32))
     with torch.no_grad():
@@ -135,7 +138,7 @@ def test_log_probability_is_that_of_a_squashed_gaussian_even_where_tanh_is_one()
     mean, log_std = torch.tensor([[0.3, -9.0, 12.0]]), torch.tensor([[-1.0, 0.5, 1.0]])
     noise = torch.tensor([[0.7, -1.0, 1.5]])
     actor = torch.nn.Identity()
-    action, log_prob = sample_action(actor, torch.cat([mean, log_std], dim=-1), noise, (-10.0, 2.0))
+    action, log_prob = sample_action(actor, torch.cat([mean, log_std], dim=-1), noise)
 
     exact = mean.double() + log_std.double().exp() * noise.double()
     normal = torch.distributions.Normal(mean.double(), log_std.double().exp())
@@ -147,15 +150,34 @@ def test_log_probability_is_that_of_a_squashed_gaussian_even_where_tanh_is_one()
     assert torch.isfinite(log_tanh_derivative(torch.tensor([-500.0, 500.0]))).all()
 
 
-def test_td3_moves_actor_and_targets_every_second_update() -> None:
-    agent = small_agent("td3")
+@pytest.mark.parametrize(("name", "expected"), [("td3", [False, True] * 3), ("crossq", [False, False, True] * 2)])
+def test_the_actor_moves_once_in_its_delay(name: str, expected: list[bool]) -> None:
+    agent = small_agent(name)
     moved = []
-    for number in range(4):
+    for number in range(6):
         before = [parameter.clone() for parameter in agent.algorithm.state.actor.parameters()]
         agent.learn(noise_transitions(number))
         after = list(agent.algorithm.state.actor.parameters())
         moved.append(any(not torch.equal(a, b) for a, b in zip(before, after, strict=True)))
-    assert moved == [False, True, False, True]
+    assert moved == expected
+
+
+def test_crossq_normalises_current_and_next_pairs_by_the_statistics_of_both() -> None:
+    """The running mean of the first layer's input moves by a hundredth of the way to the mean over both halves."""
+    agent = small_agent("crossq")
+    batch = noise_transitions(0)
+    batch = dataclasses.replace(batch, observation=batch.observation + 3.0, next_observation=batch.next_observation - 1)
+    agent.algorithm.learn(batch)
+    mean = torch.cat([batch.observation, batch.next_observation]).mean(0)
+    renorm = agent.algorithm.state.critics.q1.get_submodule("hidden_0_renorm")
+    torch.testing.assert_close(renorm.running_mean[:3], 0.01 * mean)
+
+
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_the_first_policy_excites_as_much_as_it_is_asked_to(name: str) -> None:
+    agent = small_agent(name, algorithm={"initial_excitation": 0.2})
+    action = best_action(agent.algorithm, noise_transitions(0).observation)
+    torch.testing.assert_close((action + 1) / 2, torch.full_like(action, 0.2), atol=0.02, rtol=0)
 
 
 def test_sac_steers_the_entropy_to_its_target() -> None:

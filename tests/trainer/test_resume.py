@@ -11,7 +11,7 @@ from trainer.agent import Agent
 from trainer.snapshot import CheckpointMismatchError, NonFiniteError, capture
 
 
-@pytest.mark.parametrize("algorithm", ["sac", "td3"])
+@pytest.mark.parametrize("algorithm", ["sac", "crossq", "td3"])
 @pytest.mark.parametrize("stopped_at", [1, 7])
 def test_resumed_learning_equals_uninterrupted_learning_bit_for_bit(algorithm: str, stopped_at: int) -> None:
     """At step 1 the actor of TD3 has not been updated: its optimiser has no moments yet."""

@@ -22,7 +22,8 @@ SMALL = {"kind": "simba", "hidden_size": 16, "blocks": 1}
 
 def small_experiment(name: str = "sac", *, algorithm: dict[str, Any] | None = None, **changes: Any) -> Experiment:
     """A run of Pendulum-v1 with small networks; `algorithm` and `changes` are blocks of the experiment file."""
-    block = {"name": name, "batch_size": 32, "actor": SMALL, "critic": SMALL} | (algorithm or {})
+    small = SMALL | {"kind": "mlp"} if name == "crossq" else SMALL
+    block = {"name": name, "batch_size": 32, "actor": small, "critic": small} | (algorithm or {})
     return parse_experiment({"task": {"environment": "gymnasium:Pendulum-v1"}, "algorithm": block, **changes})
 
 

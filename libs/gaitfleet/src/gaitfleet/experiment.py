@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal, Self
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
+from gaitfleet.algorithm_settings import AlgorithmSettings, CrossqSettings, NetworkSettings, SacSettings, Td3Settings
 from gaitfleet.errors import ExperimentError
 from gaitfleet.settings import Settings
 from gaitfleet.task_settings import (
@@ -37,6 +38,7 @@ __all__ = [
     "ActionSettings",
     "AlgorithmSettings",
     "CheckpointSettings",
+    "CrossqSettings",
     "EvaluationSettings",
     "Experiment",
     "ExplorationChoice",
@@ -60,51 +62,6 @@ __all__ = [
     "parse_experiment",
     "settings_hash",
 ]
-
-
-class NetworkSettings(Settings):
-    """Shape of one network."""
-
-    kind: Literal["mlp", "simba"] = Field(
-        default="simba",
-        description="`mlp`: `blocks` linear layers with ReLU. `simba`: residual LayerNorm blocks (Lee et al. 2025).",
-    )
-    hidden_size: int = Field(default=256, ge=1, le=8192, description="Width of the layers.")
-    blocks: int = Field(default=1, ge=1, le=16, description="Residual blocks, or linear layers of an `mlp`.")
-
-
-class AlgorithmSettings(Settings):
-    """What every algorithm needs."""
-
-    batch_size: int = Field(default=256, ge=1, le=65_536, description="Transitions in one update.")
-    discount: float = Field(default=0.97, ge=0, lt=1, description="Discount of one decision, gamma.")
-    n_step: int = Field(default=1, ge=1, le=32, description="Decisions summed before the bootstrap.")
-    target_update_rate: float = Field(default=0.005, gt=0, le=1, description="Polyak rate of the target networks, tau.")
-    actor_learning_rate: float = Field(default=3e-4, gt=0, description="Adam's step size for the actor.")
-    critic_learning_rate: float = Field(default=3e-4, gt=0, description="Adam's step size for both critics.")
-    actor: NetworkSettings = Field(default=NetworkSettings(hidden_size=128), description="The actor's network.")
-    critic: NetworkSettings = Field(default=NetworkSettings(hidden_size=256), description="The critics' networks.")
-    observation_clip: float = Field(default=5.0, gt=0, description="Normalised observations are clipped to +- this.")
-
-
-class SacSettings(AlgorithmSettings):
-    """Soft actor-critic (Haarnoja et al. 2018) with learned temperature."""
-
-    name: Literal["sac"] = Field(default="sac", description="`sac`.")
-    initial_temperature: float = Field(default=0.01, gt=0, description="Entropy temperature at the start, alpha.")
-    temperature_learning_rate: float = Field(default=3e-4, gt=0, description="Adam's step size for log alpha.")
-    target_entropy_per_action: float = Field(
-        default=-0.5, description="Target entropy is this times the number of action values."
-    )
-
-
-class Td3Settings(AlgorithmSettings):
-    """Twin delayed deep deterministic policy gradient (Fujimoto et al. 2018)."""
-
-    name: Literal["td3"] = Field(default="td3", description="`td3`.")
-    policy_delay: int = Field(default=2, ge=1, description="Critic updates for one actor update.")
-    target_noise: float = Field(default=0.2, ge=0, description="Deviation of the target policy's smoothing noise.")
-    target_noise_clip: float = Field(default=0.5, ge=0, description="That noise is clipped to +- this.")
 
 
 class ReplaySettings(Settings):
@@ -183,7 +140,7 @@ class Experiment(Settings):
     """One experiment: the whole file."""
 
     task: TaskSettings = Field(default_factory=ProstheticsTask, description="What is simulated.")
-    algorithm: Annotated[SacSettings | Td3Settings, Field(discriminator="name")] = Field(
+    algorithm: Annotated[SacSettings | CrossqSettings | Td3Settings, Field(discriminator="name")] = Field(
         default_factory=SacSettings, description="What learns."
     )
     replay: ReplaySettings = Field(default_factory=ReplaySettings, description="What is sampled, and how fast.")
@@ -205,7 +162,7 @@ class Experiment(Settings):
         """The mix asked for, or the algorithm's own."""
         if self.exploration.mix is not None:
             return self.exploration.mix
-        if isinstance(self.algorithm, SacSettings):
+        if isinstance(self.algorithm, SacSettings | CrossqSettings):
             return (ExplorationChoice(kind="sampled"),)
         return (ExplorationChoice(kind="gaussian", deviation=0.1),)
 

@@ -19,6 +19,7 @@ from trainer.algorithms import make_algorithm
 from trainer.networks import describe_layers, gradient_norm
 from trainer.normalizer import Normalizer
 from trainer.snapshot import CheckpointMismatchError, Counters, Tensors, capture, restore, to_arrays
+from trainer.squashed_gaussian import LOG_STD_BOUNDS
 from trainer.transitions import Transitions, UpdateResult
 
 
@@ -114,7 +115,7 @@ class Agent:
 
     def snapshot(self) -> Snapshot:
         """A copy of everything, taken without waiting for the device. At least one update must have been done."""
-        actor = self.algorithm.state.actor
+        actor = self.algorithm.published_actor()
         mean, std = self.normalizer.parameters()
         description = policy.PolicyDescription(
             run=self.run,
@@ -125,7 +126,7 @@ class Agent:
             observation_clip=self.normalizer.clip,
             layers=describe_layers(actor),
             head=self.algorithm.head,
-            log_std_bounds=self.algorithm.log_std_bounds,
+            log_std_bounds=LOG_STD_BOUNDS,
         )
         tensors, counters = capture(self.algorithm.state, "algorithm")
         more_tensors, more_counters = capture(self.normalizer, "normalizer")

@@ -78,3 +78,17 @@ class UpdateResult(NamedTuple):
 
     td_error: Tensor
     diagnostics: dict[str, Tensor]
+
+
+def critic_diagnostics(
+    q_values: Tensor, target_q_values: Tensor, critic_loss: Tensor
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """New priorities [B], and the diagnostics that every algorithm has, from detached values [2, B] and targets [B]."""
+    td_error = (q_values - target_q_values).abs().mean(0)  # [2, B] -> [B]
+    diagnostics = {
+        "critic_loss": critic_loss.detach(),
+        "q_mean": q_values.mean(),
+        "target_q_mean": target_q_values.mean(),
+        "td_error_mean": td_error.mean(),
+    }
+    return td_error, diagnostics

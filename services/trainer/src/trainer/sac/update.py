@@ -7,8 +7,9 @@ import torch
 from trainer.networks import descend, frozen, polyak_update
 from trainer.sac import losses
 from trainer.sac.config import SacConfig
-from trainer.sac.networks import SacState, sample_action
-from trainer.transitions import Transitions, UpdateResult
+from trainer.sac.networks import SacState
+from trainer.squashed_gaussian import sample_action
+from trainer.transitions import Transitions, UpdateResult, critic_diagnostics
 
 
 def update(state: SacState, batch: Transitions, config: SacConfig) -> UpdateResult:
@@ -35,9 +36,7 @@ def update(state: SacState, batch: Transitions, config: SacConfig) -> UpdateResu
 
     # Targets: reward plus the soft value of the next observation
     with torch.no_grad():
-        next_action, next_log_prob = sample_action(
-            state.actor, batch.next_observation, next_noise, config.log_std_bounds
-        )  # [B, A], [B]
+        next_action, next_log_prob = sample_action(state.actor, batch.next_observation, next_noise)  # [B, A], [B]
         next_q_values = state.target_critics(batch.next_observation, next_action)  # [2, B]
         target_q_values = losses.target_q_values(
             batch.reward, batch.discount, next_q_values, next_log_prob, temperature
@@ -49,7 +48,7 @@ def update(state: SacState, batch: Transitions, config: SacConfig) -> UpdateResu
     descend(state.critic_optimizer, critic_loss)
 
     # Actor: actions of higher value and higher entropy; the critics only pass the gradient on
-    action, log_prob = sample_action(state.actor, batch.observation, noise, config.log_std_bounds)  # [B, A], [B]
+    action, log_prob = sample_action(state.actor, batch.observation, noise)  # [B, A], [B]
     with frozen(state.critics):
         policy_q_values = state.critics(batch.observation, action)  # [2, B]
     actor_loss = losses.actor_loss(policy_q_values, log_prob, temperature)
@@ -64,17 +63,11 @@ def update(state: SacState, batch: Transitions, config: SacConfig) -> UpdateResu
     polyak_update(state.target_critics, state.critics, config.target_update_rate)
     state.updates += 1
 
-    td_error = (q_values.detach() - target_q_values).abs()  # [2, B]
-    return UpdateResult(
-        td_error=td_error.mean(0),
-        diagnostics={
-            "critic_loss": critic_loss.detach(),
-            "actor_loss": actor_loss.detach(),
-            "temperature_loss": temperature_loss.detach(),
-            "temperature": temperature,
-            "entropy": -log_prob.mean(),
-            "q_mean": q_values.detach().mean(),
-            "target_q_mean": target_q_values.mean(),
-            "td_error_mean": td_error.mean(),
-        },
-    )
+    td_error, diagnostics = critic_diagnostics(q_values.detach(), target_q_values, critic_loss)
+    diagnostics |= {
+        "actor_loss": actor_loss.detach(),
+        "temperature_loss": temperature_loss.detach(),
+        "temperature": temperature,
+        "entropy": -log_prob.mean(),
+    }
+    return UpdateResult(td_error=td_error, diagnostics=diagnostics)
