@@ -18,12 +18,15 @@ from trainer.td3 import losses as td3_losses
 from trainer.transitions import Transitions
 
 ALGORITHMS = {"sac": SacSettings, "crossq": CrossqSettings, "td3": Td3Settings}
+LEARNERS = (*ALGORITHMS, "categorical sac")
 MLP = NetworkSettings(kind="mlp", hidden_size=32, blocks=2)
 
 
 def make(name: str, *, observation_size: int, action_size: int, seed: int = 0) -> Algorithm:
     targets = {} if name == "crossq" else {"target_update_rate": 0.02}
     rates = {"actor_learning_rate": 3e-3, "critic_learning_rate": 3e-3, **targets}
+    if name == "categorical sac":
+        name, rates = "sac", rates | {"critic_bins": 51, "reward_scaling": True, "value_bound": 10.0}
     settings = ALGORITHMS[name](actor=MLP, critic=MLP, **rates)
     return make_algorithm(settings, observation_size=observation_size, action_size=action_size, seed=seed, device=CPU)
 
@@ -40,7 +43,7 @@ def bandit(generator: torch.Generator, act: Callable[[Tensor], Tensor]) -> Trans
     observation = torch.rand((128, 2), generator=generator) * 1.6 - 0.8
     action = act(observation)
     reward = -(action - observation).square().sum(-1)
-    return Transitions(observation, action, reward, torch.zeros(128), observation, torch.ones(128))
+    return Transitions(observation, action, reward, torch.zeros(128), observation, torch.ones(128), reward)
 
 
 def point_on_a_line(generator: torch.Generator, act: Callable[[Tensor], Tensor]) -> Transitions:
@@ -49,10 +52,10 @@ def point_on_a_line(generator: torch.Generator, act: Callable[[Tensor], Tensor])
     action = act(position)
     after = (position + 0.2 * action).clamp(-2, 2)
     reward = -(after.abs() >= 0.15).squeeze(-1).float()
-    return Transitions(position, action, reward, torch.full((128,), 0.9), after, torch.ones(128))
+    return Transitions(position, action, reward, torch.full((128,), 0.9), after, torch.ones(128), reward)
 
 
-@pytest.mark.parametrize("name", ALGORITHMS)
+@pytest.mark.parametrize("name", LEARNERS)
 def test_learns_the_best_action_of_every_context(name: str) -> None:
     algorithm, generator = make(name, observation_size=2, action_size=2), torch.Generator().manual_seed(0)
     for _ in range(500):
@@ -61,7 +64,7 @@ def test_learns_the_best_action_of_every_context(name: str) -> None:
     assert reward > -0.06, f"a random policy gets -1.1, the best 0; this one gets {reward:.3f}"
 
 
-@pytest.mark.parametrize("name", ALGORITHMS)
+@pytest.mark.parametrize("name", LEARNERS)
 def test_learns_to_move_to_a_reward_that_comes_later(name: str) -> None:
     algorithm, generator = make(name, observation_size=1, action_size=1), torch.Generator().manual_seed(0)
     for _ in range(700):
@@ -123,6 +126,33 @@ def test_an_update_regresses_to_those_targets(name: str) -> None:
     result = algorithm.learn(batch)
     torch.testing.assert_close(result.td_error, (values - batch.reward).abs().mean(0))
     assert not result.td_error.requires_grad
+
+
+def test_a_target_distribution_is_the_lower_critic_s_moved_and_projected() -> None:
+    """Held against a loop over bins: a fall, a time limit, values beyond both ends."""
+    generator = torch.Generator().manual_seed(0)
+    support = torch.linspace(-2.0, 2.0, 9)
+    reward, bonus = torch.tensor([0.3, -0.7, 3.0, -9.0]), torch.tensor([0.1, 0.0, 0.4, 0.2])
+    discount = torch.tensor([0.9, 0.0, 0.9, 0.9**3])
+    following = torch.randn((2, 4, 9), generator=generator).softmax(-1)
+    target = sac_losses.target_distributions(reward, discount, following, support, bonus)
+    for row in range(4):
+        lower = min(following[:, row], key=lambda distribution: float(distribution @ support))
+        expected = torch.zeros(9)
+        for value, share in zip(support, lower, strict=True):
+            moved = float((reward[row] + discount[row] * (value + bonus[row])).clamp(-2.0, 2.0))
+            expected += share * (1 - (moved - support).abs() / 0.5).clamp_min(0.0)
+        torch.testing.assert_close(target[row], expected, atol=1e-5, rtol=0)
+
+
+def test_a_distribution_that_is_the_target_cannot_be_improved() -> None:
+    logits = torch.randn((2, 3, 5), generator=torch.Generator().manual_seed(0)).repeat(1, 1, 1)
+    logits[1] = logits[0]
+    logits.requires_grad_()
+    target = logits[0].detach().softmax(-1)
+    sac_losses.distribution_loss(logits, target, torch.tensor([1.0, 0.5, 0.0])).backward()
+    assert logits.grad is not None
+    torch.testing.assert_close(logits.grad, torch.zeros_like(logits), atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize("losses", [sac_losses, td3_losses])

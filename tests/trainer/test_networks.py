@@ -16,7 +16,7 @@ from trainer import linear
 from trainer.crossq.config import CrossqConfig
 from trainer.crossq.networks import EPSILON, BatchRenorm, by_running_statistics, folded, renormalized
 from trainer.networks import TwinCritics, describe_layers, frozen, gradient_norm, make_network, polyak_update
-from trainer.normalizer import SMALLEST_STD, Normalizer
+from trainer.normalizer import SMALLEST_STD, Normalizer, RewardScale
 from trainer.squashed_gaussian import sample_action
 
 
@@ -37,7 +37,7 @@ def test_torch_and_numpy_agree_on_an_actor(
     shape = NetworkSettings(kind=kind, hidden_size=hidden, blocks=blocks)
     network = make_network(shape, observation_size, action_size * (2 if head == "tanh_normal" else 1))
     normalizer = Normalizer.empty(observation_size, 5.0, CPU)
-    normalizer.update(torch.randn(64, observation_size) * 3 + 1)
+    normalizer.merge(torch.randn(64, observation_size) * 3 + 1)
     mean, std = normalizer.parameters()
     description = PolicyDescription(
         run="toy",
@@ -171,7 +171,7 @@ def test_normalizer_has_the_statistics_of_everything_it_saw() -> None:
     batches = [random.normal([0.0, 4e3, -20.0], [1.0, 0.05, 300.0], (50, 3)).astype(np.float32) for _ in range(20)]
     normalizer = Normalizer.empty(3, 5.0, CPU)
     for batch in batches:
-        normalizer.update(torch.from_numpy(batch))
+        normalizer.merge(torch.from_numpy(batch))
     mean, std = normalizer.parameters()
     everything = np.concatenate(batches).astype(np.float64)
     np.testing.assert_allclose(mean.numpy(), everything.mean(0), rtol=1e-6)
@@ -182,7 +182,25 @@ def test_a_constant_feature_is_normalised_to_zero() -> None:
     normalizer = Normalizer.empty(2, 5.0, CPU)
     observation = torch.stack([torch.full((32,), 0.1), torch.randn(32)], dim=-1)
     for _ in range(3):
-        normalizer.update(observation)
+        normalizer.merge(observation)
     (normalized,) = normalizer.normalize(observation)
     assert (normalized[:, 0] == 0.0).all()
     assert normalizer.parameters()[1][0] == SMALLEST_STD
+
+
+def test_scaled_returns_have_a_deviation_of_one_and_stay_within_the_bound() -> None:
+    random = np.random.default_rng(0)
+    returns = random.normal(30.0, 200.0, (20, 64)).astype(np.float32)
+    scale = RewardScale.empty(5.0, CPU)
+    for batch in returns:
+        scale.update(torch.from_numpy(batch))
+    one = float(scale.scale(torch.ones(1)))
+    assert one == pytest.approx(1 / returns.std(), rel=1e-4)
+    scale.update(torch.tensor([-4000.0]))
+    assert float(scale.scale(torch.ones(1))) == pytest.approx(5 / 4000)
+
+
+def test_rewards_that_are_all_zero_stay_zero() -> None:
+    scale = RewardScale.empty(5.0, CPU)
+    scale.update(torch.zeros(32))
+    assert (scale.scale(torch.zeros(32)) == 0.0).all()

@@ -52,5 +52,5 @@ def noise_transitions(number: int, batch_size: int = 32) -> Transitions:
 
 def as_transitions(batch: Batch) -> Transitions:
     """A batch as tensors."""
-    names = ("observation", "action", "reward", "discount", "next_observation", "weight")
+    names = ("observation", "action", "reward", "discount", "next_observation", "weight", "return_so_far")
     return Transitions(**{name: torch.from_numpy(np.array(getattr(batch, name))) for name in names})

@@ -34,6 +34,14 @@ class AlgorithmSettings(Settings):
     actor: NetworkSettings = Field(default=NetworkSettings(hidden_size=128), description="The actor's network.")
     critic: NetworkSettings = Field(default=NetworkSettings(hidden_size=256), description="The critics' networks.")
     observation_clip: float = Field(default=5.0, gt=0, description="Normalised observations are clipped to +- this.")
+    reward_scaling: bool = Field(
+        default=False,
+        description="Divide rewards by the running deviation of the returns so far, or by more, so that none of these "
+        "leaves +- `value_bound` (Lee et al. 2025, SimBaV2).",
+    )
+    value_bound: float = Field(
+        default=5.0, gt=0, description="Where scaled returns, and the bins of a categorical critic, end."
+    )
     initial_excitation: float | None = Field(
         default=None,
         gt=0,
@@ -53,6 +61,22 @@ class SacSettings(AlgorithmSettings):
         default=-0.5, description="Target entropy is this times the number of action values."
     )
     target_update_rate: float = Field(default=0.005, gt=0, le=1, description=TARGET_UPDATE_RATE)
+    critic_bins: int | None = Field(
+        default=None,
+        ge=3,
+        le=1001,
+        description="Critics predict how the return is distributed over so many values from -`value_bound` to "
+        "`value_bound` (Bellemare et al. 2017); 101 in SimBaV2, and only with `reward_scaling`. Unset: its mean.",
+    )
+
+    @model_validator(mode="after")
+    def _bins_hold_the_returns(self) -> Self:
+        if self.critic_bins is not None and not self.reward_scaling:
+            raise ValueError(
+                f"critic_bins is {self.critic_bins} without reward_scaling: returns beyond +-{self.value_bound:g} "
+                "could not be told apart; set reward_scaling: true"
+            )
+        return self
 
 
 class CrossqSettings(AlgorithmSettings):

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -17,7 +18,7 @@ from gaitfleet.task.registry import make_task
 from gaitfleet.wire import RunDescription
 from trainer.algorithms import make_algorithm
 from trainer.networks import describe_layers, gradient_norm
-from trainer.normalizer import Normalizer
+from trainer.normalizer import Normalizer, RewardScale
 from trainer.snapshot import CheckpointMismatchError, Counters, Tensors, capture, restore, to_arrays
 from trainer.squashed_gaussian import LOG_STD_BOUNDS
 from trainer.transitions import Transitions, UpdateResult
@@ -96,6 +97,7 @@ class Agent:
             device=device,
         )
         self.normalizer = Normalizer.empty(self.observation_size, settings.observation_clip, device)
+        self.reward_scale = RewardScale.empty(settings.value_bound, device) if settings.reward_scaling else None
 
     @property
     def updates(self) -> int:
@@ -104,9 +106,13 @@ class Agent:
 
     def learn(self, batch: Transitions) -> UpdateResult:
         """One update from a batch as it was sampled, on this agent's device."""
-        self.normalizer.update(batch.observation)
+        self.normalizer.merge(batch.observation)
         observation, next_observation = self.normalizer.normalize(batch.observation, batch.next_observation)
-        return self.algorithm.learn(batch.with_observations(observation, next_observation))
+        reward = batch.reward
+        if self.reward_scale is not None:
+            self.reward_scale.update(batch.return_so_far)
+            reward = self.reward_scale.scale(reward)
+        return self.algorithm.learn(batch.normalized(observation, next_observation, reward))
 
     def gradient_norms(self) -> dict[str, torch.Tensor]:
         """Norms of the gradients that the last update left behind, by network."""
@@ -128,14 +134,18 @@ class Agent:
             head=self.algorithm.head,
             log_std_bounds=LOG_STD_BOUNDS,
         )
-        tensors, counters = capture(self.algorithm.state, "algorithm")
-        more_tensors, more_counters = capture(self.normalizer, "normalizer")
+        tensors: Tensors = {}
+        counters: Counters = {}
+        for name, part in self._parts().items():
+            part_tensors, part_counters = capture(part, name)
+            tensors |= part_tensors
+            counters |= part_counters
         actor_tensors = {name: tensor.detach().clone() for name, tensor in actor.state_dict().items()}
         return Snapshot(
             description=description,
             policy_tensors=actor_tensors | {"normalizer.mean": mean, "normalizer.std": std},
-            trainer_tensors=tensors | more_tensors,
-            counters=counters | more_counters,
+            trainer_tensors=tensors,
+            counters=counters,
         )
 
     def restore(self, body: bytes) -> None:
@@ -154,5 +164,10 @@ class Agent:
                 f"the checkpoint's observation hash is {checkpoint.policy.observation_hash}, the run's is "
                 f"{self.observation_hash}"
             )
-        restore(self.algorithm.state, "algorithm", checkpoint.trainer_tensors, checkpoint.counters)
-        restore(self.normalizer, "normalizer", checkpoint.trainer_tensors, checkpoint.counters)
+        for name, part in self._parts().items():
+            restore(part, name, checkpoint.trainer_tensors, checkpoint.counters)
+
+    def _parts(self) -> dict[str, Any]:
+        """Everything that changes with an update, as dataclasses."""
+        parts = {"algorithm": self.algorithm.state, "normalizer": self.normalizer, "reward_scale": self.reward_scale}
+        return {name: part for name, part in parts.items() if part is not None}

@@ -88,10 +88,12 @@ class TwinCritics(nn.Module):
     it would keep them off the faster library (see `trainer.linear`).
     """
 
-    def __init__(self, settings: NetworkSettings, observation_size: int, action_size: int) -> None:
+    def __init__(
+        self, settings: NetworkSettings, observation_size: int, action_size: int, *, output_size: int = 1
+    ) -> None:
         super().__init__()
-        self.q1 = make_network(settings, observation_size + action_size, 1)
-        self.q2 = make_network(settings, observation_size + action_size, 1)
+        self.q1 = make_network(settings, observation_size + action_size, output_size)
+        self.q2 = make_network(settings, observation_size + action_size, output_size)
 
     def forward(self, observation: Tensor, action: Tensor) -> Tensor:
         """Both values of each pair, [2, B]."""

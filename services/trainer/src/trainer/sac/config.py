@@ -15,6 +15,8 @@ class SacConfig(AlgorithmConfig):
     initial_temperature: float
     target_entropy_per_action: float
     target_update_rate: float
+    critic_bins: int | None
+    value_bound: float
 
     @property
     def target_entropy(self) -> float:
