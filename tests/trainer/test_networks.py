@@ -66,7 +66,7 @@ def test_torch_and_numpy_agree_on_an_actor(
 @pytest.mark.parametrize("name", ["sac", "crossq", "td3"])
 def test_an_agent_exports_the_actor_that_it_learned(name: str) -> None:
     agent = small_agent(name)
-    for number in range(60):
+    for number in range(20):
         agent.learn(noise_transitions(number))
     snapshot = agent.snapshot()
     policy = NumpyPolicy(
@@ -77,7 +77,7 @@ def test_an_agent_exports_the_actor_that_it_learned(name: str) -> None:
         (normalized,) = agent.normalizer.normalize(observation)
         output = agent.algorithm.state.actor.eval()(normalized)
     mean = output if name == "td3" else output.chunk(2, dim=-1)[0]
-    assert (snapshot.step, policy.description.head) == (60, "deterministic" if name == "td3" else "tanh_normal")
+    assert (snapshot.step, policy.description.head) == (20, "deterministic" if name == "td3" else "tanh_normal")
     np.testing.assert_allclose(policy.act(observation.numpy()), mean.tanh().numpy(), atol=1e-5)
 
 
@@ -117,6 +117,16 @@ def test_batch_renormalisation_is_that_of_its_paper_once_it_is_warm() -> None:
         mean, variance = 0.9 * mean + 0.1 * x.mean(0), 0.9 * variance + 0.1 * x.var(0)
     np.testing.assert_allclose(renorm.running_mean.numpy(), mean, rtol=1e-4)
     np.testing.assert_allclose(renorm.running_variance.numpy(), variance, rtol=1e-3, atol=1e-6)
+
+
+def test_observations_are_published_where_workers_perturb_parameters() -> None:
+    mix = [{"kind": "sampled"}, {"kind": "parameter", "deviation": 0.2}]
+    for agent, published in ((small_agent(exploration={"mix": mix}), True), (small_agent(), False)):
+        agent.learn(noise_transitions(0, batch_size=96))
+        tensors = agent.snapshot().policy_tensors
+        assert ("recent.observation" in tensors) is published
+        if published:
+            torch.testing.assert_close(tensors["recent.observation"], noise_transitions(0, 96).observation[:64])
 
 
 def test_a_snapshot_does_not_change_while_learning_goes_on() -> None:

@@ -93,12 +93,20 @@ class ReplaySettings(Settings):
 class ExplorationChoice(Settings):
     """One kind of exploration and how often an episode uses it."""
 
-    kind: Literal["none", "sampled", "gaussian", "correlated"] = Field(
+    kind: Literal["none", "sampled", "gaussian", "correlated", "pink", "parameter"] = Field(
         description="`none`; `sampled`: the policy's own distribution; `gaussian`: independent noise; `correlated`: an "
-        "Ornstein-Uhlenbeck process with a time constant of 5 decisions."
+        "Ornstein-Uhlenbeck process with a time constant of 5 decisions; `pink`: 1/f noise (Eberhard et al. 2023), in "
+        "the place of the independent noise of a stochastic policy's own distribution, added to a deterministic one; "
+        "`parameter`: noise on the policy's weights, held for the episode (Plappert et al. 2018)."
     )
     weight: float = Field(default=1.0, gt=0, description="Relative share of the episodes.")
-    deviation: float = Field(default=0.1, ge=0, le=2, description="Standard deviation of added noise (policy units).")
+    deviation: float = Field(
+        default=0.1,
+        ge=0,
+        le=2,
+        description="Standard deviation of added noise; of `parameter`: root mean square change of the action. In "
+        "policy units; unused by `none`, `sampled` and by `pink` with a stochastic policy.",
+    )
 
 
 class ExplorationSettings(Settings):

@@ -23,6 +23,9 @@ from trainer.snapshot import CheckpointMismatchError, Counters, Tensors, capture
 from trainer.squashed_gaussian import LOG_STD_BOUNDS
 from trainer.transitions import Transitions, UpdateResult
 
+RECENT_OBSERVATIONS = 64
+"""Observations that are published for parameter noise: enough for a mean of its effect, a few tens of kilobytes."""
+
 
 class TaskMismatchError(GaitfleetError):
     """This trainer computes another observation than the replay API: their versions differ."""
@@ -97,6 +100,8 @@ class Agent:
             device=device,
         )
         self.normalizer = Normalizer.empty(self.observation_size, settings.observation_clip, device)
+        self._keeps_observations = any(choice.kind == "parameter" for choice in self.experiment.exploration_mix)
+        self._recent_observation: torch.Tensor | None = None
         self.reward_scale = RewardScale.empty(settings.value_bound, device) if settings.reward_scaling else None
 
     @property
@@ -106,6 +111,8 @@ class Agent:
 
     def learn(self, batch: Transitions) -> UpdateResult:
         """One update from a batch as it was sampled, on this agent's device."""
+        if self._keeps_observations:
+            self._recent_observation = batch.observation[:RECENT_OBSERVATIONS].clone()
         self.normalizer.merge(batch.observation)
         observation, next_observation = self.normalizer.normalize(batch.observation, batch.next_observation)
         reward = batch.reward
@@ -141,9 +148,10 @@ class Agent:
             tensors |= part_tensors
             counters |= part_counters
         actor_tensors = {name: tensor.detach().clone() for name, tensor in actor.state_dict().items()}
+        recent = {} if self._recent_observation is None else {policy.RECENT_OBSERVATION: self._recent_observation}
         return Snapshot(
             description=description,
-            policy_tensors=actor_tensors | {"normalizer.mean": mean, "normalizer.std": std},
+            policy_tensors=actor_tensors | {"normalizer.mean": mean, "normalizer.std": std} | recent,
             trainer_tensors=tensors,
             counters=counters,
         )
