@@ -16,7 +16,7 @@ BUILD_ARGS ?=
 OUTSIDE := not e2e and not isolation and not chart and not containers and not cluster
 export REGISTRY IMAGE_TAG
 
-.PHONY: help run test test-isolation test-e2e test-containers test-cluster images chart check bench \
+.PHONY: help run test test-isolation test-e2e test-containers test-cluster images chart check bench learning-bars \
   install install-dev clean
 
 help: ## Show this help
@@ -56,6 +56,10 @@ check: install-dev ## Lint and type checks
 
 bench: install-dev ## Run the benchmarks and record them under benchmarks/results/
 	$(BIN)/python benchmarks/run.py
+
+learning-bars: install-dev ## Learn the standard tasks with every algorithm through the whole system (days; resumable; ARGS="--tasks pendulum")
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e 'services/rollout[mujoco]'
+	$(BIN)/python benchmarks/learning_bars.py $(ARGS)
 
 install: $(VENV)/.installed ## Install the services into .venv
 

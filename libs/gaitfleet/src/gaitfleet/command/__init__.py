@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from gaitfleet.command.analyze import analyze
+from gaitfleet.command.compare import compare
 from gaitfleet.command.doctor import doctor
 from gaitfleet.command.inspection import episodes, events, status
 from gaitfleet.command.play import play
@@ -28,6 +29,7 @@ app.command()(play)
 app.command()(export)
 app.command(name="import")(import_)
 app.command()(analyze)
+app.command()(compare)
 app.add_typer(task, name="task")
 
 __all__ = ["app"]
