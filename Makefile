@@ -57,7 +57,7 @@ check: install-dev ## Lint and type checks
 bench: install-dev ## Run the benchmarks and record them under benchmarks/results/
 	$(BIN)/python benchmarks/run.py
 
-learning-bars: install-dev ## Learn the standard tasks with every algorithm through the whole system (days; resumable; ARGS="--tasks pendulum")
+learning-bars: install-dev ## Learn standard tasks with every algorithm (days, resumable; ARGS="--tasks pendulum")
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e 'services/rollout[mujoco]'
 	$(BIN)/python benchmarks/learning_bars.py $(ARGS)
 

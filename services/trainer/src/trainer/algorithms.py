@@ -30,6 +30,8 @@ class LearningState(Protocol):
 
     actor: nn.Sequential
     critics: TwinCritics
+    actor_optimizer: torch.optim.Adam
+    critic_optimizer: torch.optim.Adam
     updates: int
 
 

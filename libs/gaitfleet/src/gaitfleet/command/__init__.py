@@ -8,6 +8,7 @@ from gaitfleet.command.analyze import analyze
 from gaitfleet.command.compare import compare
 from gaitfleet.command.doctor import doctor
 from gaitfleet.command.inspection import episodes, events, status
+from gaitfleet.command.learning_rate import lr_find
 from gaitfleet.command.play import play
 from gaitfleet.command.task import task
 from gaitfleet.command.transfer import export, import_
@@ -30,6 +31,7 @@ app.command()(export)
 app.command(name="import")(import_)
 app.command()(analyze)
 app.command()(compare)
+app.command(name="lr-find")(lr_find)
 app.add_typer(task, name="task")
 
 __all__ = ["app"]
