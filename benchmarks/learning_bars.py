@@ -29,11 +29,11 @@ import numpy as np
 import yaml
 
 from gaitfleet.client import ReplayClient
+from gaitfleet.command.learning_curve import LearningCurve, NoCurveError, read_curve
 from gaitfleet.command.plotting import plot_curves
 from gaitfleet.command.processes import free_port
 from gaitfleet.errors import ApiError
 from gaitfleet.experiment import parse_experiment
-from gaitfleet.learning_curve import LearningCurve, NoCurveError, read_curve
 
 RESULTS = Path(__file__).parent / "results" / "learning"
 WORKERS = 2

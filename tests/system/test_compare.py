@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from gaitfleet.command import app
-from gaitfleet.learning_curve import LearningCurve, band_of
+from gaitfleet.command.learning_curve import LearningCurve, band_of
 from tests.replay_api.fleet import Fleet
 
 

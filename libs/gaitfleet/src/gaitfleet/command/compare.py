@@ -13,8 +13,8 @@ import typer
 from rich.table import Table
 
 from gaitfleet.command.inspection import DEFAULT_URL, Json, Url, connected, print_table
+from gaitfleet.command.learning_curve import LearningCurve, band_of, read_curve
 from gaitfleet.command.plotting import plot_curves
-from gaitfleet.learning_curve import LearningCurve, band_of, read_curve
 
 
 @dataclass(frozen=True)

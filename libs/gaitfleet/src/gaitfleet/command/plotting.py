@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from gaitfleet.command.learning_curve import LearningCurve, band_of
 from gaitfleet.errors import GaitfleetError
-from gaitfleet.learning_curve import LearningCurve, band_of
 
 INCHES = (8.0, 4.5)
 
