@@ -135,7 +135,7 @@ class Run:
             "task": {"environment": f"gymnasium:{task.environment}"},
             "algorithm": algorithm,
             "replay": {"min_size": task.min_size, "samples_per_insert": 256 * updates, "limit_inserts": True},
-            "evaluation": {"episodes": 10},
+            "evaluation": {"episodes": 20},
             "checkpoints": {"every_updates": task.steps * updates // EVALUATIONS, "every_seconds": 3600},
             "seed": self.seed,
         }
