@@ -16,7 +16,7 @@ BUILD_ARGS ?=
 OUTSIDE := not e2e and not isolation and not chart and not containers and not cluster
 export REGISTRY IMAGE_TAG
 
-.PHONY: help run test test-isolation test-e2e test-containers test-cluster images chart check bench \
+.PHONY: help run test test-isolation test-e2e test-containers test-cluster images chart check bench learning-bars \
   study-integrator install install-dev clean
 
 help: ## Show this help
@@ -58,8 +58,11 @@ bench: install-dev ## Run the benchmarks and record them under benchmarks/result
 	$(BIN)/python benchmarks/run.py
 
 study-integrator: install-dev ## Which integrator settings pay: play what is missing, then plot and table (hours)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check matplotlib==3.11.2
 	$(BIN)/python benchmarks/study_integrator.py $(ARGS)
+
+learning-bars: install-dev ## Learn standard tasks with every algorithm (days, resumable; ARGS="--tasks pendulum")
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e 'services/rollout[mujoco]'
+	$(BIN)/python benchmarks/learning_bars.py $(ARGS)
 
 install: $(VENV)/.installed ## Install the services into .venv
 

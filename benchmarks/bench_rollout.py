@@ -146,7 +146,7 @@ class Worker(Contender):
         self.policy = shipped_size_policy(self.task.description)
 
     def episode(self, actions: Float32) -> tuple[list[float], Float32]:
-        sample = make_actor(Exploration(kind="sampled"), self.policy, actions.shape[1], seed=0)
+        sample = make_actor(Exploration(kind="sampled"), self.policy, actions.shape[1], seed=0, decisions=len(actions))
         decisions = iter(self.task.to_policy(actions[::HELD_STEPS]))
 
         def act(observation: Float32) -> Float32:

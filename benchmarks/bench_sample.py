@@ -85,6 +85,7 @@ def send_bare(observation_size: int, action_size: int, transitions: int, port_fi
         "reward": random.normal(size=transitions).astype(np.float32),
         "discount": np.ones(transitions, np.float32),
         "weight": np.ones(transitions, np.float32),
+        "return_so_far": np.ones(transitions, np.float32),
     }
     server = socket.create_server(("127.0.0.1", 0))
     port_file.write_text(str(server.getsockname()[1]))
@@ -290,7 +291,7 @@ def bench_size(observation_size: int, options: argparse.Namespace) -> tuple[list
             memory = {
                 "transitions": held,
                 "bytes_per_transition": held_bytes(url, f"bench-{observation_size}") / held,
-                "float32_bytes_of_a_transition": 4 * (observation_size + action_size + 2),
+                "float32_bytes_of_a_transition": 4 * (observation_size + action_size + 3),
                 "resident_megabytes": resident_bytes(api) / 1e6,
             }
             while not port_file.exists() or not port_file.read_text():

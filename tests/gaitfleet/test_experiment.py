@@ -22,7 +22,7 @@ PENDULUM = {"environment": "gymnasium:Pendulum-v1"}
         ({"replay": {"min_size": -4}}, r"replay\.min_size: .*\(got -4\)"),
         (
             {"algorithm": {"name": "ppo"}},
-            "'ppo' found using 'name' does not match any of the expected tags: 'sac', 'td3'",
+            "'ppo' found using 'name' does not match any of the expected tags: 'sac', 'crossq', 'td3'",
         ),
         (
             {"algorithm": {"name": "td3", "initial_temperature": 1}},

@@ -67,7 +67,7 @@ def test_n_step_returns_equal_a_plain_recomputation(
     lengths: list[tuple[int, bool]], n_step: int, discount: float, capacity: int
 ) -> None:
     episodes = [episode_of(length, number=i, terminated=fell) for i, (length, fell) in enumerate(lengths)]
-    batch = drawn(filled(capacity, *episodes), n_step=n_step, discount=discount, batch_size=64)
+    batch = drawn(filled(capacity, *episodes, discount=0.5), n_step=n_step, discount=discount, batch_size=64)
     for i in range(64):
         number = int(batch.action[i, 0])
         episode = episodes[number].newest(capacity)
@@ -78,6 +78,8 @@ def test_n_step_returns_equal_a_plain_recomputation(
         assert batch.reward[i] == pytest.approx(expected, rel=1e-5)
         assert batch.discount[i] == pytest.approx(0.0 if fell else discount ** len(rewards), rel=1e-5)
         np.testing.assert_array_equal(batch.next_observation[i], episode.observation[row + len(rewards)])
+        so_far = sum(0.5 ** (row - j) * float(reward) for j, reward in enumerate(episode.reward[: row + 1]))
+        assert batch.return_so_far[i] == pytest.approx(so_far, rel=1e-5)
         assert batch.policy_version[i] == number
         assert batch.weight[i] == 1
 
@@ -246,7 +248,7 @@ def test_new_transitions_have_the_largest_priority_seen() -> None:
 
 
 def test_an_empty_cache_holds_no_memory_and_a_full_one_little_more_than_its_numbers() -> None:
-    """At most 1.2 times the float32 bytes of a transition: observation, action, reward, discount."""
+    """At most 1.2 times the float32 bytes of a transition: observation, action, reward, return so far, discount."""
     for row, decisions in ((Row(3, 1), 200), (Row(412, 19), 75)):
         cache = TransitionCache(3000, row)
         assert cache.nbytes == 0
@@ -261,4 +263,4 @@ def test_an_empty_cache_holds_no_memory_and_a_full_one_little_more_than_its_numb
                 ),
                 0.0,
             )
-        assert cache.nbytes / cache.transitions <= 1.2 * 4 * (row.observation_size + row.action_size + 2)
+        assert cache.nbytes / cache.transitions <= 1.2 * 4 * (row.observation_size + row.action_size + 3)

@@ -36,6 +36,7 @@ def simba_policy(task: TaskDescription, version: int = 1, seed: int = 0, hidden:
     tensors = {
         "normalizer.mean": np.zeros(task.observation_size, np.float32),
         "normalizer.std": np.ones(task.observation_size, np.float32),
+        "recent.observation": generator.standard_normal((64, task.observation_size), np.float32),
     }
 
     def linear(name: str, into: int, out: int) -> Linear:

@@ -54,7 +54,8 @@ def new_recording(task: Task) -> Recording:
 def play(environment: Environment, task: Task, kind: Any = "sampled", *, seed: int = 5) -> Played:
     recording = new_recording(task)
     policy = NumpyPolicy.from_bytes(simba_policy(task.description))
-    act = make_actor(Exploration(kind=kind, deviation=0.2), policy, task.description.action_size, seed)
+    size, decisions_at_most = task.description.action_size, task.description.most_decisions
+    act = make_actor(Exploration(kind=kind, deviation=0.2), policy, size, seed, decisions=decisions_at_most)
     observations: list[Float32] = []
     decisions: list[Float32] = []
 
@@ -83,8 +84,16 @@ def test_the_policy_saw_exactly_what_the_stored_episode_says(experiment: Experim
     assert decided.tolist() == list(range(0, trajectory.steps, experiment.task.action.repeat))
 
 
-@experiments
-@pytest.mark.parametrize("kind", ["sampled", "correlated"])
+@pytest.mark.parametrize(
+    ("experiment", "kind"),
+    [
+        *[
+            pytest.param(GYMNASIUM, kind, id=f"pendulum-{kind}")
+            for kind in ("sampled", "correlated", "pink", "parameter")
+        ],
+        *[pytest.param(OPENSIM, kind, id=f"opensim-{kind}") for kind in ("sampled", "correlated")],
+    ],
+)
 def test_the_same_seed_and_policy_give_the_same_episode_again(experiment: Experiment, kind: str) -> None:
     task = make_task(experiment.task)
     environment = make_environment(experiment.task, "train")

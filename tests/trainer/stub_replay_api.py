@@ -214,6 +214,7 @@ def numbered_batch(
         reward=np.full(size, -number, np.float32),
         discount=np.full(size, request.discount, np.float32),
         weight=np.ones(size, np.float32),
+        return_so_far=np.full(size, -number, np.float32),
     )
 
 
@@ -233,4 +234,5 @@ def random_batch(number: int, request: wire.BatchRequest, *, observation_size: i
         reward=normal(size),
         discount=np.full(size, request.discount, np.float32),
         weight=np.ones(size, np.float32),
+        return_so_far=normal(size),
     )

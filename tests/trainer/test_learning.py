@@ -1,4 +1,4 @@
-"""Both algorithms learn what can be checked, and compute what the papers say."""
+"""Every algorithm learns what can be checked, and computes what its paper says."""
 
 from __future__ import annotations
 
@@ -9,28 +9,31 @@ import pytest
 import torch
 from torch import Tensor
 
-from gaitfleet.experiment import NetworkSettings, SacSettings, Td3Settings
+from gaitfleet.experiment import CrossqSettings, NetworkSettings, SacSettings, Td3Settings
 from tests.trainer.toys import CPU, noise_transitions, small_agent
 from trainer.algorithms import Algorithm, make_algorithm
 from trainer.sac import losses as sac_losses
-from trainer.sac.networks import log_tanh_derivative, sample_action
+from trainer.squashed_gaussian import log_tanh_derivative, sample_action
 from trainer.td3 import losses as td3_losses
 from trainer.transitions import Transitions
 
-ALGORITHMS = ("sac", "td3")
+ALGORITHMS = {"sac": SacSettings, "crossq": CrossqSettings, "td3": Td3Settings}
+LEARNERS = (*ALGORITHMS, "categorical sac")
 MLP = NetworkSettings(kind="mlp", hidden_size=32, blocks=2)
 
 
 def make(name: str, *, observation_size: int, action_size: int, seed: int = 0) -> Algorithm:
-    rates = {"actor_learning_rate": 3e-3, "critic_learning_rate": 3e-3, "target_update_rate": 0.02}
-    common = {"actor": MLP, "critic": MLP, **rates}
-    settings = SacSettings(**common) if name == "sac" else Td3Settings(**common)
+    targets = {} if name == "crossq" else {"target_update_rate": 0.02}
+    rates = {"actor_learning_rate": 3e-3, "critic_learning_rate": 3e-3, **targets}
+    if name == "categorical sac":
+        name, rates = "sac", rates | {"critic_bins": 51, "reward_scaling": True, "value_bound": 10.0}
+    settings = ALGORITHMS[name](actor=MLP, critic=MLP, **rates)
     return make_algorithm(settings, observation_size=observation_size, action_size=action_size, seed=seed, device=CPU)
 
 
 def best_action(algorithm: Algorithm, observation: Tensor) -> Tensor:
     with torch.no_grad():
-        output: Tensor = algorithm.state.actor(observation)
+        output: Tensor = algorithm.published_actor()(observation)
     mean = output.chunk(2, dim=-1)[0] if algorithm.head == "tanh_normal" else output
     return mean.tanh()
 
@@ -40,7 +43,7 @@ def bandit(generator: torch.Generator, act: Callable[[Tensor], Tensor]) -> Trans
     observation = torch.rand((128, 2), generator=generator) * 1.6 - 0.8
     action = act(observation)
     reward = -(action - observation).square().sum(-1)
-    return Transitions(observation, action, reward, torch.zeros(128), observation, torch.ones(128))
+    return Transitions(observation, action, reward, torch.zeros(128), observation, torch.ones(128), reward)
 
 
 def point_on_a_line(generator: torch.Generator, act: Callable[[Tensor], Tensor]) -> Transitions:
@@ -49,10 +52,10 @@ def point_on_a_line(generator: torch.Generator, act: Callable[[Tensor], Tensor])
     action = act(position)
     after = (position + 0.2 * action).clamp(-2, 2)
     reward = -(after.abs() >= 0.15).squeeze(-1).float()
-    return Transitions(position, action, reward, torch.full((128,), 0.9), after, torch.ones(128))
+    return Transitions(position, action, reward, torch.full((128,), 0.9), after, torch.ones(128), reward)
 
 
-@pytest.mark.parametrize("name", ALGORITHMS)
+@pytest.mark.parametrize("name", LEARNERS)
 def test_learns_the_best_action_of_every_context(name: str) -> None:
     algorithm, generator = make(name, observation_size=2, action_size=2), torch.Generator().manual_seed(0)
     for _ in range(500):
@@ -61,7 +64,7 @@ def test_learns_the_best_action_of_every_context(name: str) -> None:
     assert reward > -0.06, f"a random policy gets -1.1, the best 0; this one gets {reward:.3f}"
 
 
-@pytest.mark.parametrize("name", ALGORITHMS)
+@pytest.mark.parametrize("name", LEARNERS)
 def test_learns_to_move_to_a_reward_that_comes_later(name: str) -> None:
     algorithm, generator = make(name, observation_size=1, action_size=1), torch.Generator().manual_seed(0)
     for _ in range(700):
@@ -110,9 +113,12 @@ def test_td3_bootstraps_at_a_time_limit_and_not_after_a_fall() -> None:
     torch.testing.assert_close(target, torch.tensor([1.0 + 0.9 * 8.0, 1.0, 2.5 + 0.729 * 4.0]))
 
 
-@pytest.mark.parametrize("name", ALGORITHMS)
+@pytest.mark.parametrize("name", ["sac", "td3"])
 def test_an_update_regresses_to_those_targets(name: str) -> None:
-    """With every discount 0, whatever follows is ignored: the error is exactly that to the reward."""
+    """With every discount 0, whatever follows is ignored: the error is exactly that to the reward.
+
+    In CrossQ it is not: the next pairs take part in the statistics.
+    """
     algorithm = make(name, observation_size=3, action_size=1)
     batch = dataclasses.replace(noise_transitions(0), discount=torch.zeros(32))
     with torch.no_grad():
@@ -120,6 +126,33 @@ def test_an_update_regresses_to_those_targets(name: str) -> None:
     result = algorithm.learn(batch)
     torch.testing.assert_close(result.td_error, (values - batch.reward).abs().mean(0))
     assert not result.td_error.requires_grad
+
+
+def test_a_target_distribution_is_the_lower_critic_s_moved_and_projected() -> None:
+    """Held against a loop over bins: a fall, a time limit, values beyond both ends."""
+    generator = torch.Generator().manual_seed(0)
+    support = torch.linspace(-2.0, 2.0, 9)
+    reward, bonus = torch.tensor([0.3, -0.7, 3.0, -9.0]), torch.tensor([0.1, 0.0, 0.4, 0.2])
+    discount = torch.tensor([0.9, 0.0, 0.9, 0.9**3])
+    following = torch.randn((2, 4, 9), generator=generator).softmax(-1)
+    target = sac_losses.target_distributions(reward, discount, following, support, bonus)
+    for row in range(4):
+        lower = min(following[:, row], key=lambda distribution: float(distribution @ support))
+        expected = torch.zeros(9)
+        for value, share in zip(support, lower, strict=True):
+            moved = float((reward[row] + discount[row] * (value + bonus[row])).clamp(-2.0, 2.0))
+            expected += share * (1 - (moved - support).abs() / 0.5).clamp_min(0.0)
+        torch.testing.assert_close(target[row], expected, atol=1e-5, rtol=0)
+
+
+def test_a_distribution_that_is_the_target_cannot_be_improved() -> None:
+    logits = torch.randn((2, 3, 5), generator=torch.Generator().manual_seed(0)).repeat(1, 1, 1)
+    logits[1] = logits[0]
+    logits.requires_grad_()
+    target = logits[0].detach().softmax(-1)
+    sac_losses.distribution_loss(logits, target, torch.tensor([1.0, 0.5, 0.0])).backward()
+    assert logits.grad is not None
+    torch.testing.assert_close(logits.grad, torch.zeros_like(logits), atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize("losses", [sac_losses, td3_losses])
@@ -135,7 +168,7 @@ def test_log_probability_is_that_of_a_squashed_gaussian_even_where_tanh_is_one()
     mean, log_std = torch.tensor([[0.3, -9.0, 12.0]]), torch.tensor([[-1.0, 0.5, 1.0]])
     noise = torch.tensor([[0.7, -1.0, 1.5]])
     actor = torch.nn.Identity()
-    action, log_prob = sample_action(actor, torch.cat([mean, log_std], dim=-1), noise, (-10.0, 2.0))
+    action, log_prob = sample_action(actor, torch.cat([mean, log_std], dim=-1), noise)
 
     exact = mean.double() + log_std.double().exp() * noise.double()
     normal = torch.distributions.Normal(mean.double(), log_std.double().exp())
@@ -147,15 +180,34 @@ def test_log_probability_is_that_of_a_squashed_gaussian_even_where_tanh_is_one()
     assert torch.isfinite(log_tanh_derivative(torch.tensor([-500.0, 500.0]))).all()
 
 
-def test_td3_moves_actor_and_targets_every_second_update() -> None:
-    agent = small_agent("td3")
+@pytest.mark.parametrize(("name", "expected"), [("td3", [False, True] * 3), ("crossq", [False, False, True] * 2)])
+def test_the_actor_moves_once_in_its_delay(name: str, expected: list[bool]) -> None:
+    agent = small_agent(name)
     moved = []
-    for number in range(4):
+    for number in range(6):
         before = [parameter.clone() for parameter in agent.algorithm.state.actor.parameters()]
         agent.learn(noise_transitions(number))
         after = list(agent.algorithm.state.actor.parameters())
         moved.append(any(not torch.equal(a, b) for a, b in zip(before, after, strict=True)))
-    assert moved == [False, True, False, True]
+    assert moved == expected
+
+
+def test_crossq_normalises_current_and_next_pairs_by_the_statistics_of_both() -> None:
+    """The running mean of the first layer's input moves by a hundredth of the way to the mean over both halves."""
+    agent = small_agent("crossq")
+    batch = noise_transitions(0)
+    batch = dataclasses.replace(batch, observation=batch.observation + 3.0, next_observation=batch.next_observation - 1)
+    agent.algorithm.learn(batch)
+    mean = torch.cat([batch.observation, batch.next_observation]).mean(0)
+    renorm = agent.algorithm.state.critics.q1.get_submodule("hidden_0_renorm")
+    torch.testing.assert_close(renorm.running_mean[:3], 0.01 * mean)
+
+
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_the_first_policy_excites_as_much_as_it_is_asked_to(name: str) -> None:
+    agent = small_agent(name, algorithm={"initial_excitation": 0.2})
+    action = best_action(agent.algorithm, noise_transitions(0).observation)
+    torch.testing.assert_close((action + 1) / 2, torch.full_like(action, 0.2), atol=0.02, rtol=0)
 
 
 def test_sac_steers_the_entropy_to_its_target() -> None:

@@ -10,19 +10,26 @@ from tests.trainer.toys import describe, noise_transitions, small_agent, small_e
 from trainer.agent import Agent
 from trainer.snapshot import CheckpointMismatchError, NonFiniteError, capture
 
+CATEGORICAL = {"critic_bins": 11, "reward_scaling": True}
 
-@pytest.mark.parametrize("algorithm", ["sac", "td3"])
+
+@pytest.mark.parametrize(
+    ("algorithm", "changes"),
+    [("sac", {}), ("crossq", {}), ("td3", {}), ("sac", CATEGORICAL), ("td3", {"reward_scaling": True})],
+)
 @pytest.mark.parametrize("stopped_at", [1, 7])
-def test_resumed_learning_equals_uninterrupted_learning_bit_for_bit(algorithm: str, stopped_at: int) -> None:
+def test_resumed_learning_equals_uninterrupted_learning_bit_for_bit(
+    algorithm: str, changes: dict[str, object], stopped_at: int
+) -> None:
     """At step 1 the actor of TD3 has not been updated: its optimiser has no moments yet."""
-    uninterrupted = small_agent(algorithm)
+    uninterrupted = small_agent(algorithm, algorithm=changes)
     for number in range(15):
         uninterrupted.learn(noise_transitions(number))
 
-    first = small_agent(algorithm)
+    first = small_agent(algorithm, algorithm=changes)
     for number in range(stopped_at):
         first.learn(noise_transitions(number))
-    second = small_agent(algorithm, seed=5)  # everything that its own seed gave it must be replaced
+    second = small_agent(algorithm, algorithm=changes, seed=5)  # everything that its own seed gave it must be replaced
     second.restore(first.snapshot().encode())
     assert second.updates == stopped_at
     for number in range(stopped_at, 15):

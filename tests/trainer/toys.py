@@ -22,7 +22,8 @@ SMALL = {"kind": "simba", "hidden_size": 16, "blocks": 1}
 
 def small_experiment(name: str = "sac", *, algorithm: dict[str, Any] | None = None, **changes: Any) -> Experiment:
     """A run of Pendulum-v1 with small networks; `algorithm` and `changes` are blocks of the experiment file."""
-    block = {"name": name, "batch_size": 32, "actor": SMALL, "critic": SMALL} | (algorithm or {})
+    small = SMALL | {"kind": "mlp"} if name == "crossq" else SMALL
+    block = {"name": name, "batch_size": 32, "actor": small, "critic": small} | (algorithm or {})
     return parse_experiment({"task": {"environment": "gymnasium:Pendulum-v1"}, "algorithm": block, **changes})
 
 
@@ -51,5 +52,5 @@ def noise_transitions(number: int, batch_size: int = 32) -> Transitions:
 
 def as_transitions(batch: Batch) -> Transitions:
     """A batch as tensors."""
-    names = ("observation", "action", "reward", "discount", "next_observation", "weight")
+    names = ("observation", "action", "reward", "discount", "next_observation", "weight", "return_so_far")
     return Transitions(**{name: torch.from_numpy(np.array(getattr(batch, name))) for name in names})

@@ -38,6 +38,9 @@ class Batch:
         float32 [B]. Importance weight, at most 1; all 1 for uniform sampling.
     policy_version
         int64 [B]. Policy that acted; 0 for none.
+    return_so_far
+        float32 [B]. Discounted sum of its episode's rewards up to this decision, by the discount of the run's
+        experiment: G_t = gamma G_{t-1} + r_t. For learners that scale rewards by its deviation.
     """
 
     index: npt.NDArray[np.int64]
@@ -48,6 +51,7 @@ class Batch:
     reward: Float32
     discount: Float32
     weight: Float32
+    return_so_far: Float32
 
     def arrays(self) -> Iterator[npt.NDArray[np.generic]]:
         """The arrays in the order in which they travel."""
@@ -55,7 +59,17 @@ class Batch:
             yield getattr(self, name)
 
 
-FIELDS = ("index", "policy_version", "observation", "next_observation", "action", "reward", "discount", "weight")
+FIELDS = (
+    "index",
+    "policy_version",
+    "observation",
+    "next_observation",
+    "action",
+    "reward",
+    "discount",
+    "weight",
+    "return_so_far",
+)
 """Order on the wire: eight-byte dtypes first, so that every view is aligned."""
 
 
@@ -76,6 +90,7 @@ def batch_specs(
         "reward": vector,
         "discount": vector,
         "weight": vector,
+        "return_so_far": vector,
     }
     return {f"{k}/{name}": one[name] for k in range(batches) for name in FIELDS}
 

@@ -71,7 +71,9 @@ class EpisodeMetadata(BaseModel):
         "`aborted`: stopped by a rule."
     )
     ending_reason: EndingReason = Field(description="Why it ended.")
-    exploration: Literal["none", "sampled", "gaussian", "correlated", "uniform"] = Field(description="Noise used.")
+    exploration: Literal["none", "sampled", "gaussian", "correlated", "pink", "parameter", "uniform"] = Field(
+        description="Noise used."
+    )
     integrator: str = Field(default="", max_length=50, description="OpenSim's integration method; empty elsewhere.")
     accuracy: float = Field(default=0.0, ge=0, lt=1, description="Integrator accuracy; 0 where there is none.")
     stage: str = Field(

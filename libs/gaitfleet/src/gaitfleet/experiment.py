@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal, Self
 import yaml
 from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
+from gaitfleet.algorithm_settings import AlgorithmSettings, CrossqSettings, NetworkSettings, SacSettings, Td3Settings
 from gaitfleet.course_settings import CurriculumSettings, StageSettings, WarmStartSettings, merged
 from gaitfleet.errors import ExperimentError
 from gaitfleet.settings import Settings
@@ -39,6 +40,7 @@ __all__ = [
     "ActionSettings",
     "AlgorithmSettings",
     "CheckpointSettings",
+    "CrossqSettings",
     "CurriculumSettings",
     "EvaluationSettings",
     "Experiment",
@@ -65,51 +67,6 @@ __all__ = [
     "parse_experiment",
     "settings_hash",
 ]
-
-
-class NetworkSettings(Settings):
-    """Shape of one network."""
-
-    kind: Literal["mlp", "simba"] = Field(
-        default="simba",
-        description="`mlp`: `blocks` linear layers with ReLU. `simba`: residual LayerNorm blocks (Lee et al. 2025).",
-    )
-    hidden_size: int = Field(default=256, ge=1, le=8192, description="Width of the layers.")
-    blocks: int = Field(default=1, ge=1, le=16, description="Residual blocks, or linear layers of an `mlp`.")
-
-
-class AlgorithmSettings(Settings):
-    """What every algorithm needs."""
-
-    batch_size: int = Field(default=256, ge=1, le=65_536, description="Transitions in one update.")
-    discount: float = Field(default=0.97, ge=0, lt=1, description="Discount of one decision, gamma.")
-    n_step: int = Field(default=1, ge=1, le=32, description="Decisions summed before the bootstrap.")
-    target_update_rate: float = Field(default=0.005, gt=0, le=1, description="Polyak rate of the target networks, tau.")
-    actor_learning_rate: float = Field(default=3e-4, gt=0, description="Adam's step size for the actor.")
-    critic_learning_rate: float = Field(default=3e-4, gt=0, description="Adam's step size for both critics.")
-    actor: NetworkSettings = Field(default=NetworkSettings(hidden_size=128), description="The actor's network.")
-    critic: NetworkSettings = Field(default=NetworkSettings(hidden_size=256), description="The critics' networks.")
-    observation_clip: float = Field(default=5.0, gt=0, description="Normalised observations are clipped to +- this.")
-
-
-class SacSettings(AlgorithmSettings):
-    """Soft actor-critic (Haarnoja et al. 2018) with learned temperature."""
-
-    name: Literal["sac"] = Field(default="sac", description="`sac`.")
-    initial_temperature: float = Field(default=0.01, gt=0, description="Entropy temperature at the start, alpha.")
-    temperature_learning_rate: float = Field(default=3e-4, gt=0, description="Adam's step size for log alpha.")
-    target_entropy_per_action: float = Field(
-        default=-0.5, description="Target entropy is this times the number of action values."
-    )
-
-
-class Td3Settings(AlgorithmSettings):
-    """Twin delayed deep deterministic policy gradient (Fujimoto et al. 2018)."""
-
-    name: Literal["td3"] = Field(default="td3", description="`td3`.")
-    policy_delay: int = Field(default=2, ge=1, description="Critic updates for one actor update.")
-    target_noise: float = Field(default=0.2, ge=0, description="Deviation of the target policy's smoothing noise.")
-    target_noise_clip: float = Field(default=0.5, ge=0, description="That noise is clipped to +- this.")
 
 
 class ReplaySettings(Settings):
@@ -141,12 +98,20 @@ class ReplaySettings(Settings):
 class ExplorationChoice(Settings):
     """One kind of exploration and how often an episode uses it."""
 
-    kind: Literal["none", "sampled", "gaussian", "correlated"] = Field(
+    kind: Literal["none", "sampled", "gaussian", "correlated", "pink", "parameter"] = Field(
         description="`none`; `sampled`: the policy's own distribution; `gaussian`: independent noise; `correlated`: an "
-        "Ornstein-Uhlenbeck process with a time constant of 5 decisions."
+        "Ornstein-Uhlenbeck process with a time constant of 5 decisions; `pink`: 1/f noise (Eberhard et al. 2023), in "
+        "the place of the independent noise of a stochastic policy's own distribution, added to a deterministic one; "
+        "`parameter`: noise on the policy's weights, held for the episode (Plappert et al. 2018)."
     )
     weight: float = Field(default=1.0, gt=0, description="Relative share of the episodes.")
-    deviation: float = Field(default=0.1, ge=0, le=2, description="Standard deviation of added noise (policy units).")
+    deviation: float = Field(
+        default=0.1,
+        ge=0,
+        le=2,
+        description="Standard deviation of added noise; of `parameter`: root mean square change of the action. In "
+        "policy units; unused by `none`, `sampled` and by `pink` with a stochastic policy.",
+    )
 
 
 class ExplorationSettings(Settings):
@@ -191,7 +156,7 @@ class Experiment(Settings):
     """One experiment: the whole file."""
 
     task: TaskSettings = Field(default_factory=ProstheticsTask, description="What is simulated.")
-    algorithm: Annotated[SacSettings | Td3Settings, Field(discriminator="name")] = Field(
+    algorithm: Annotated[SacSettings | CrossqSettings | Td3Settings, Field(discriminator="name")] = Field(
         default_factory=SacSettings, description="What learns."
     )
     replay: ReplaySettings = Field(default_factory=ReplaySettings, description="What is sampled, and how fast.")
@@ -219,7 +184,7 @@ class Experiment(Settings):
         """The mix asked for, or the algorithm's own."""
         if self.exploration.mix is not None:
             return self.exploration.mix
-        if isinstance(self.algorithm, SacSettings):
+        if isinstance(self.algorithm, SacSettings | CrossqSettings):
             return (ExplorationChoice(kind="sampled"),)
         return (ExplorationChoice(kind="gaussian", deviation=0.1),)
 

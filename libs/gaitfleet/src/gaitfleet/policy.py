@@ -8,7 +8,7 @@ trainer exports its actor as a list of layers and their tensors; this module che
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -19,6 +19,9 @@ from gaitfleet.errors import CodecError, PolicyError
 from gaitfleet.trajectory import Float32
 
 METADATA_KEY = "gaitfleet.policy"
+
+RECENT_OBSERVATION = "recent.observation"
+"""Tensor of the observations by which parameter noise is measured, not normalised."""
 
 
 class _Data(BaseModel):
@@ -91,7 +94,8 @@ class NumpyPolicy:
     description
         The layers.
     tensors
-        Their parameters as float32, and ``normalizer.mean`` and ``normalizer.std`` of shape [O].
+        Their parameters as float32, and ``normalizer.mean`` and ``normalizer.std`` of shape [O]; where the run
+        explores by parameter noise, also ``recent.observation`` [N, O], observations that were learned from last.
 
     Raises
     ------
@@ -101,7 +105,7 @@ class NumpyPolicy:
 
     def __init__(self, description: PolicyDescription, tensors: Mapping[str, Float32]) -> None:
         self.description = description
-        self._tensors = tensors
+        self.tensors = tensors
         size = description.observation_size
         self._mean = self._tensor("normalizer.mean", (size,))
         std = self._tensor("normalizer.std", (size,))
@@ -109,6 +113,7 @@ class NumpyPolicy:
             raise PolicyError(f"normalizer.std[{int(np.argmin(std))}] is {std.min()}, must be positive")
         self._inverse_std = (1.0 / std).astype(np.float32)
         self._operations, size = self._build(description.layers, size)
+        self.recent_observations = self._recent_observations()
         expected = description.action_size * (2 if description.head == "tanh_normal" else 1)
         if size != expected:
             raise PolicyError(f"the network ends in {size} values, the {description.head} head needs {expected}")
@@ -161,9 +166,25 @@ class NumpyPolicy:
         action: Float32 = np.tanh(mean + np.exp(log_std) * noise)
         return action
 
+    @property
+    def linear_tensors(self) -> list[str]:
+        """Names of the weights and biases of all linear layers."""
+        return [f"{name}.{part}" for name in _linear_names(self.description.layers) for part in ("weight", "bias")]
+
+    def _recent_observations(self) -> Float32 | None:
+        """Float32 [N, O], where they were published."""
+        if RECENT_OBSERVATION not in self.tensors:
+            return None
+        observations = self._tensor(RECENT_OBSERVATION)
+        size = self.description.observation_size
+        if observations.ndim != 2 or observations.shape[1] != size or not len(observations):
+            found, wanted = list(observations.shape), f"[at least 1, {size}]"
+            raise PolicyError(f"tensor {RECENT_OBSERVATION!r} is {found}, must be {wanted}")
+        return observations
+
     def _tensor(self, name: str, shape: tuple[int, ...] | None = None) -> Float32:
         try:
-            tensor = self._tensors[name]
+            tensor = self.tensors[name]
         except KeyError:
             raise PolicyError(f"tensor {name!r} is missing") from None
         if tensor.dtype != np.float32 or (shape is not None and tensor.shape != shape):
@@ -195,6 +216,14 @@ class NumpyPolicy:
                 case Activation(kind=kind):
                     operations.append(_ACTIVATIONS[kind])
         return operations, size
+
+
+def _linear_names(layers: Iterable[Layer]) -> Iterator[str]:
+    for layer in layers:
+        if isinstance(layer, Linear):
+            yield layer.name
+        elif isinstance(layer, Residual):
+            yield from _linear_names(layer.layers)
 
 
 def encode_policy(description: PolicyDescription, tensors: Mapping[str, Float32]) -> bytes:

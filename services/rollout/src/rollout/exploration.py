@@ -6,7 +6,6 @@ again.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Literal
 
@@ -16,15 +15,14 @@ from pydantic import BaseModel, ConfigDict
 from gaitfleet.experiment import ExplorationChoice
 from gaitfleet.policy import NumpyPolicy
 from gaitfleet.trajectory import Float32
-
-CORRELATION_DECISIONS = 5.0
-"""Time constant of correlated noise in decisions: 0.2 s at four steps of 10 ms each, about a third of a stride."""
+from rollout.noise import OrnsteinUhlenbeck, pink_noise
+from rollout.parameter_noise import perturbed
 
 # Streams of an episode's seed; the task has others. Gymnasium seeds a simulator with the bare number, which must not
 # give the same draws.
 _MIX_STREAM, _NOISE_STREAM = 1, 2
 
-Kind = Literal["none", "sampled", "gaussian", "correlated", "uniform"]
+Kind = Literal["none", "sampled", "gaussian", "correlated", "pink", "parameter", "uniform"]
 Act = Callable[[Float32], Float32]
 
 
@@ -48,7 +46,9 @@ def draw_exploration(mix: Sequence[ExplorationChoice], seed: int) -> Exploration
     return Exploration(kind=chosen.kind, deviation=chosen.deviation)
 
 
-def make_actor(exploration: Exploration, policy: NumpyPolicy | None, action_size: int, seed: int) -> Act:
+def make_actor(
+    exploration: Exploration, policy: NumpyPolicy | None, action_size: int, seed: int, *, decisions: int
+) -> Act:
     """A function from observation [O] to decision [A] in [-1, 1], for one episode.
 
     Parameters
@@ -57,44 +57,42 @@ def make_actor(exploration: Exploration, policy: NumpyPolicy | None, action_size
         None only for the kind `uniform`, which has none.
     seed
         The episode's.
+    decisions
+        That an episode has at most.
 
     Raises
     ------
     ValueError
         When a policy is needed and there is none.
+    PolicyError
+        When parameter noise is asked for of a policy that was published without observations.
     """
     generator = np.random.default_rng([seed, _NOISE_STREAM])
-
-    def normal() -> Float32:
-        return generator.standard_normal(action_size, np.float32)
-
     if exploration.kind == "uniform":
         return lambda observation: generator.uniform(-1, 1, action_size).astype(np.float32)
     if policy is None:
         raise ValueError(f"exploration {exploration.kind!r} needs a policy")
+    if exploration.kind == "none":
+        return policy.act
+    if exploration.kind == "parameter":
+        return perturbed(policy, exploration.deviation, generator).act
+    noise = _noise(exploration.kind, decisions, action_size, generator)
+    if exploration.kind == "sampled" or (exploration.kind == "pink" and policy.description.head == "tanh_normal"):
+        return lambda observation: policy.sample(observation, noise())
     deviation = np.float32(exploration.deviation)
-    match exploration.kind:
-        case "none":
-            return policy.act
-        case "sampled":
-            return lambda observation: policy.sample(observation, normal())
-        case "gaussian":
-            return lambda observation: np.clip(policy.act(observation) + deviation * normal(), -1, 1)
+    return lambda observation: np.clip(policy.act(observation) + deviation * noise(), -1, 1)
+
+
+def _noise(kind: Kind, decisions: int, action_size: int, generator: np.random.Generator) -> Callable[[], Float32]:
+    """Noise [A] of deviation 1 for one decision after the other."""
+
+    def normal() -> Float32:
+        return generator.standard_normal(action_size, np.float32)
+
+    match kind:
         case "correlated":
-            noise = _OrnsteinUhlenbeck(deviation, normal)
-            return lambda observation: np.clip(policy.act(observation) + noise(), -1, 1)
-
-
-class _OrnsteinUhlenbeck:
-    """Noise that forgets itself within `CORRELATION_DECISIONS`; its deviation is the same at every decision."""
-
-    def __init__(self, deviation: np.float32, normal: Callable[[], Float32]) -> None:
-        self._keep = np.float32(math.exp(-1 / CORRELATION_DECISIONS))
-        self._fresh = np.float32(math.sqrt(1 - self._keep**2)) * deviation
-        self._normal = normal
-        self._value = deviation * normal()  # begins in its stationary distribution, not at zero
-
-    def __call__(self) -> Float32:
-        value = self._value
-        self._value = self._keep * value + self._fresh * self._normal()
-        return value
+            return OrnsteinUhlenbeck(normal)
+        case "pink":
+            return iter(pink_noise(decisions, action_size, generator)).__next__
+        case _:
+            return normal

@@ -84,7 +84,13 @@ def _serve(connection: Connection, block: SharedBlock, specification: SimulatorS
         assignment: Assignment = connection.recv()
         if assignment.policy_body is not None:
             policy = NumpyPolicy.from_bytes(assignment.policy_body)
-        act = make_actor(assignment.exploration, policy, task.description.action_size, assignment.seed)
+        act = make_actor(
+            assignment.exploration,
+            policy,
+            task.description.action_size,
+            assignment.seed,
+            decisions=task.description.most_decisions,
+        )
         try:
             finished = run_episode(
                 environment,

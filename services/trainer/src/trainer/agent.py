@@ -18,13 +18,17 @@ from gaitfleet.task.registry import make_task
 from gaitfleet.wire import RunDescription
 from trainer.algorithms import make_algorithm
 from trainer.networks import describe_layers, gradient_norm
-from trainer.normalizer import Normalizer
+from trainer.normalizer import Normalizer, RewardScale
 from trainer.snapshot import CheckpointMismatchError, Counters, Tensors, adopt, capture, restore, to_arrays
+from trainer.squashed_gaussian import LOG_STD_BOUNDS
 from trainer.transitions import Transitions, UpdateResult
 
 REMEMBERED_BATCHES = 1000
 """Of another task's observations the normaliser keeps the weight of this many batches: statistics that still hold do
 not jump, and others are right after a few thousand updates instead of never."""
+
+RECENT_OBSERVATIONS = 64
+"""Observations that are published for parameter noise: enough for a mean of its effect, a few tens of kilobytes."""
 
 
 class TaskMismatchError(GaitfleetError):
@@ -105,6 +109,9 @@ class Agent:
         """Run and step of the checkpoint that this run began with; None where it began with nothing."""
         self.stage = 0
         """Stage of the run's curriculum that it learns in."""
+        self._keeps_observations = any(choice.kind == "parameter" for choice in self.experiment.exploration_mix)
+        self._recent_observation: torch.Tensor | None = None
+        self.reward_scale = RewardScale.empty(settings.value_bound, device) if settings.reward_scaling else None
 
     @property
     def updates(self) -> int:
@@ -113,9 +120,15 @@ class Agent:
 
     def learn(self, batch: Transitions) -> UpdateResult:
         """One update from a batch as it was sampled, on this agent's device."""
-        self.normalizer.update(batch.observation)
+        if self._keeps_observations:
+            self._recent_observation = batch.observation[:RECENT_OBSERVATIONS].clone()
+        self.normalizer.merge(batch.observation)
         observation, next_observation = self.normalizer.normalize(batch.observation, batch.next_observation)
-        return self.algorithm.learn(batch.with_observations(observation, next_observation))
+        reward = batch.reward
+        if self.reward_scale is not None:
+            self.reward_scale.update(batch.return_so_far)
+            reward = self.reward_scale.scale(reward)
+        return self.algorithm.learn(batch.normalized(observation, next_observation, reward))
 
     def gradient_norms(self) -> dict[str, torch.Tensor]:
         """Norms of the gradients that the last update left behind, by network."""
@@ -124,7 +137,7 @@ class Agent:
 
     def snapshot(self) -> Snapshot:
         """A copy of everything, taken without waiting for the device. At least one update must have been done."""
-        actor = self.algorithm.state.actor
+        actor = self.algorithm.published_actor()
         mean, std = self.normalizer.parameters()
         description = policy.PolicyDescription(
             run=self.run,
@@ -135,16 +148,21 @@ class Agent:
             observation_clip=self.normalizer.clip,
             layers=describe_layers(actor),
             head=self.algorithm.head,
-            log_std_bounds=self.algorithm.log_std_bounds,
+            log_std_bounds=LOG_STD_BOUNDS,
         )
-        tensors, counters = capture(self.algorithm.state, "algorithm")
-        more_tensors, more_counters = capture(self.normalizer, "normalizer")
+        tensors: Tensors = {}
+        counters: Counters = {}
+        for name, part in self._parts().items():
+            part_tensors, part_counters = capture(part, name)
+            tensors |= part_tensors
+            counters |= part_counters
         actor_tensors = {name: tensor.detach().clone() for name, tensor in actor.state_dict().items()}
+        recent = {} if self._recent_observation is None else {policy.RECENT_OBSERVATION: self._recent_observation}
         return Snapshot(
             description=description,
-            policy_tensors=actor_tensors | {"normalizer.mean": mean, "normalizer.std": std},
-            trainer_tensors=tensors | more_tensors,
-            counters=counters | more_counters | {"stage": self.stage},
+            policy_tensors=actor_tensors | {"normalizer.mean": mean, "normalizer.std": std} | recent,
+            trainer_tensors=tensors,
+            counters=counters | {"stage": self.stage},
             origin=self.origin,
         )
 
@@ -161,8 +179,8 @@ class Agent:
         checkpoint = self._decode(body)
         self.origin = checkpoint.counters.get("warm_start")
         self.stage = int(checkpoint.counters.get("stage", 0))
-        restore(self.algorithm.state, "algorithm", checkpoint.trainer_tensors, checkpoint.counters)
-        restore(self.normalizer, "normalizer", checkpoint.trainer_tensors, checkpoint.counters)
+        for name, part in self._parts().items():
+            restore(part, name, checkpoint.trainer_tensors, checkpoint.counters)
 
     def warm_start(self, body: bytes, *, optimizers: bool) -> None:
         """Begin with what another run has learned. It counts as the first update, so that it can be published at once.
@@ -175,8 +193,8 @@ class Agent:
             When they are one of other networks.
         """
         checkpoint = self._decode(body)
-        adopt(self.algorithm.state, "algorithm", checkpoint.trainer_tensors, optimizers=optimizers)
-        adopt(self.normalizer, "normalizer", checkpoint.trainer_tensors, optimizers=optimizers)
+        for name, part in self._parts().items():
+            adopt(part, name, checkpoint.trainer_tensors, optimizers=optimizers)
         self._forget()
         self.algorithm.state.updates = 1
         self.origin = {"run": checkpoint.policy.run, "step": checkpoint.step}
@@ -199,3 +217,8 @@ class Agent:
                 f"{checkpoint.policy.observation_hash}, the run {self.observation_size} with {self.observation_hash}"
             )
         return checkpoint
+
+    def _parts(self) -> dict[str, Any]:
+        """Everything that changes with an update, as dataclasses."""
+        parts = {"algorithm": self.algorithm.state, "normalizer": self.normalizer, "reward_scale": self.reward_scale}
+        return {name: part for name, part in parts.items() if part is not None}

@@ -10,7 +10,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from gaitfleet.experiment import SacSettings, Td3Settings
+from gaitfleet.experiment import CrossqSettings, SacSettings, Td3Settings
+from trainer.crossq.config import CrossqConfig
+from trainer.crossq.networks import folded
+from trainer.crossq.networks import make_state as make_crossq_state
+from trainer.crossq.update import update as update_crossq
 from trainer.networks import TwinCritics
 from trainer.sac.config import SacConfig
 from trainer.sac.networks import make_state as make_sac_state
@@ -26,6 +30,8 @@ class LearningState(Protocol):
 
     actor: nn.Sequential
     critics: TwinCritics
+    actor_optimizer: torch.optim.Adam
+    critic_optimizer: torch.optim.Adam
     updates: int
 
 
@@ -39,32 +45,53 @@ class Algorithm:
         Everything that an update changes.
     learn
         One update, in place, from transitions with normalised observations.
+    published_actor
+        The actor as the workers get it, of layers that `gaitfleet.policy` knows; may share tensors with the state.
     head
         How a worker turns the actor's output into an action.
-    log_std_bounds
-        Bounds of the log standard deviation, for a `tanh_normal` head.
     """
 
     state: LearningState
     learn: Callable[[Transitions], UpdateResult]
+    published_actor: Callable[[], nn.Sequential]
     head: Literal["deterministic", "tanh_normal"]
-    log_std_bounds: tuple[float, float] = (-10.0, 2.0)
 
 
 def make_algorithm(
-    settings: SacSettings | Td3Settings, *, observation_size: int, action_size: int, seed: int, device: torch.device
+    settings: SacSettings | CrossqSettings | Td3Settings,
+    *,
+    observation_size: int,
+    action_size: int,
+    seed: int,
+    device: torch.device,
 ) -> Algorithm:
     """The algorithm at its start. The same seed gives the same networks on every device."""
     initial_seed, noise_seed = (int(word) for word in np.random.SeedSequence(seed).generate_state(2))
     generator = torch.Generator(device).manual_seed(noise_seed)
+    sizes = {"observation_size": observation_size, "action_size": action_size}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(initial_seed)
-        if isinstance(settings, SacSettings):
-            sac = SacConfig.resolve(settings, observation_size=observation_size, action_size=action_size)
-            sac_state = make_sac_state(sac, generator, device)
-            return Algorithm(
-                sac_state, lambda batch: update_sac(sac_state, batch, sac), "tanh_normal", sac.log_std_bounds
-            )
-        td3 = Td3Config.resolve(settings, observation_size=observation_size, action_size=action_size)
-        td3_state = make_td3_state(td3, generator, device)
-        return Algorithm(td3_state, lambda batch: update_td3(td3_state, batch, td3), "deterministic")
+        match settings:
+            case SacSettings():
+                return _sac(SacConfig.resolve(settings, **sizes), generator, device)
+            case CrossqSettings():
+                return _crossq(CrossqConfig.resolve(settings, **sizes), generator, device)
+            case Td3Settings():
+                return _td3(Td3Config.resolve(settings, **sizes), generator, device)
+
+
+def _sac(config: SacConfig, generator: torch.Generator, device: torch.device) -> Algorithm:
+    state = make_sac_state(config, generator, device)
+    return Algorithm(state, lambda batch: update_sac(state, batch, config), lambda: state.actor, "tanh_normal")
+
+
+def _crossq(config: CrossqConfig, generator: torch.Generator, device: torch.device) -> Algorithm:
+    state = make_crossq_state(config, generator, device)
+    return Algorithm(
+        state, lambda batch: update_crossq(state, batch, config), lambda: folded(state.actor), "tanh_normal"
+    )
+
+
+def _td3(config: Td3Config, generator: torch.Generator, device: torch.device) -> Algorithm:
+    state = make_td3_state(config, generator, device)
+    return Algorithm(state, lambda batch: update_td3(state, batch, config), lambda: state.actor, "deterministic")

@@ -6,6 +6,7 @@ A network is a `Sequential` of `Linear`, `ReLU`, `LayerNorm` and `ResidualBlock`
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Literal
@@ -70,6 +71,16 @@ def make_network(
     return network
 
 
+@torch.no_grad()
+def start_at(actor: nn.Sequential, excitation: float | None, action_size: int) -> None:
+    """Let the mean action begin at `excitation`, from 0 (lowest) to 1 (highest); None leaves it in the middle.
+
+    The head's bias does it: ``tanh(bias) = 2 excitation - 1``. A log standard deviation behind the means stays.
+    """
+    if excitation is not None:
+        actor.get_submodule("head").get_parameter("bias")[:action_size] = math.atanh(2.0 * excitation - 1.0)
+
+
 class TwinCritics(nn.Module):
     """Two independent action-value functions of the same shape (Fujimoto et al. 2018, clipped double Q-learning).
 
@@ -77,10 +88,12 @@ class TwinCritics(nn.Module):
     it would keep them off the faster library (see `trainer.linear`).
     """
 
-    def __init__(self, settings: NetworkSettings, observation_size: int, action_size: int) -> None:
+    def __init__(
+        self, settings: NetworkSettings, observation_size: int, action_size: int, *, output_size: int = 1
+    ) -> None:
         super().__init__()
-        self.q1 = make_network(settings, observation_size + action_size, 1)
-        self.q2 = make_network(settings, observation_size + action_size, 1)
+        self.q1 = make_network(settings, observation_size + action_size, output_size)
+        self.q2 = make_network(settings, observation_size + action_size, output_size)
 
     def forward(self, observation: Tensor, action: Tensor) -> Tensor:
         """Both values of each pair, [2, B]."""
@@ -109,9 +122,13 @@ def polyak_update(target: nn.Module, source: nn.Module, rate: float) -> None:
     torch._foreach_lerp_(list(target.parameters()), list(source.parameters()), rate)
 
 
-def make_optimizer(parameters: Iterator[nn.Parameter] | list[nn.Parameter], learning_rate: float) -> torch.optim.Adam:
+def make_optimizer(
+    parameters: Iterator[nn.Parameter] | list[nn.Parameter],
+    learning_rate: float,
+    betas: tuple[float, float] = (0.9, 0.999),
+) -> torch.optim.Adam:
     """Adam in one fused pass over the parameters: on a CPU 8 to 10 % more updates per second than with `foreach`."""
-    return torch.optim.Adam(parameters, lr=learning_rate, fused=True)
+    return torch.optim.Adam(parameters, lr=learning_rate, betas=betas, fused=True)
 
 
 def descend(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:

@@ -30,6 +30,8 @@ class Transitions:
         as it is, so a time limit bootstraps and a fall does not.
     weight
         float32 [B]. Importance weight of the critics' loss.
+    return_so_far
+        float32 [B]. Discounted sum of the episode's rewards up to this decision, in the units of the reward.
     """
 
     observation: Tensor
@@ -38,6 +40,7 @@ class Transitions:
     discount: Tensor
     next_observation: Tensor
     weight: Tensor
+    return_so_far: Tensor
 
     @classmethod
     def empty(cls, batch_size: int, observation_size: int, action_size: int, *, pinned: bool = False) -> Transitions:
@@ -53,6 +56,7 @@ class Transitions:
             discount=buffer(batch_size),
             next_observation=buffer(batch_size, observation_size),
             weight=buffer(batch_size),
+            return_so_far=buffer(batch_size),
         )
 
     def to(self, device: torch.device) -> Transitions:
@@ -60,9 +64,9 @@ class Transitions:
         tensors = {field.name: getattr(self, field.name).to(device, non_blocking=True) for field in fields(self)}
         return Transitions(**tensors)
 
-    def with_observations(self, observation: Tensor, next_observation: Tensor) -> Transitions:
-        """The same batch with other (normalised) observations."""
-        return replace(self, observation=observation, next_observation=next_observation)
+    def normalized(self, observation: Tensor, next_observation: Tensor, reward: Tensor) -> Transitions:
+        """The same batch with other (normalised) observations and (scaled) rewards."""
+        return replace(self, observation=observation, next_observation=next_observation, reward=reward)
 
 
 class UpdateResult(NamedTuple):
@@ -78,3 +82,17 @@ class UpdateResult(NamedTuple):
 
     td_error: Tensor
     diagnostics: dict[str, Tensor]
+
+
+def critic_diagnostics(
+    q_values: Tensor, target_q_values: Tensor, critic_loss: Tensor
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """New priorities [B], and the diagnostics that every algorithm has, from detached values [2, B] and targets [B]."""
+    td_error = (q_values - target_q_values).abs().mean(0)  # [2, B] -> [B]
+    diagnostics = {
+        "critic_loss": critic_loss.detach(),
+        "q_mean": q_values.mean(),
+        "target_q_mean": target_q_values.mean(),
+        "td_error_mean": td_error.mean(),
+    }
+    return td_error, diagnostics

@@ -85,6 +85,10 @@ class ReplayClient:
         """The same client for another thread."""
         return ReplayClient(**self._arguments)
 
+    def of_run(self, run: str) -> ReplayClient:
+        """A new client of another run of the same API."""
+        return ReplayClient(**(self._arguments | {"run": run}))
+
     def close(self) -> None:
         """Close both connections."""
         self._http.close()

@@ -5,8 +5,10 @@ from __future__ import annotations
 import typer
 
 from gaitfleet.command.analyze import analyze
+from gaitfleet.command.compare import compare
 from gaitfleet.command.doctor import doctor
 from gaitfleet.command.inspection import episodes, events, status
+from gaitfleet.command.learning_rate import lr_find
 from gaitfleet.command.play import play
 from gaitfleet.command.run import run
 from gaitfleet.command.task import task
@@ -30,6 +32,8 @@ app.command()(export)
 app.command(name="import")(import_)
 app.command()(analyze)
 app.add_typer(run, name="run")
+app.command()(compare)
+app.command(name="lr-find")(lr_find)
 app.add_typer(task, name="task")
 
 __all__ = ["app"]

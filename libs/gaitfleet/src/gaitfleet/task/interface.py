@@ -60,6 +60,11 @@ class TaskDescription:
     has_initial_pose: bool = False
 
     @property
+    def most_decisions(self) -> int:
+        """Decisions of an episode at most."""
+        return -(-self.time_limit_steps // self.action_repeat)
+
+    @property
     def observation_size(self) -> int:
         return len(self.observation_names)
 

@@ -14,6 +14,7 @@ import threading
 import time
 from collections import deque
 from dataclasses import dataclass
+from itertools import accumulate
 
 import numpy as np
 import numpy.typing as npt
@@ -61,18 +62,24 @@ class TransitionCache:
         fewer than 16 decisions on average hold a little less.
     row
         Sizes of a row.
+    discount
+        Of one decision, in the running return of an episode.
     priority_exponent
         alpha of Schaul et al. 2016 where transitions are drawn by priority; None where they are not, and then no tree
         is held.
     """
 
-    def __init__(self, capacity: int, row: Row, *, priority_exponent: float | None = None) -> None:
+    def __init__(
+        self, capacity: int, row: Row, *, discount: float = 1.0, priority_exponent: float | None = None
+    ) -> None:
         self.capacity = capacity
         self.rows = capacity + capacity // 16 + 1
         # Pages of these are backed by memory when they are first written, so an empty cache costs nothing.
         self.observation = np.empty((self.rows, row.observation_size), np.float32)
         self.action = np.empty((self.rows, row.action_size), np.float32)
         self.reward = np.empty(self.rows, np.float32)
+        self.return_so_far = np.empty(self.rows, np.float32)
+        self.discount = discount
         self.end = np.empty(self.rows, np.uint8)
         self.version = np.empty(self.rows, np.uint32)  # position in `versions`
         self.times_sampled = np.empty(self.rows, np.uint8)
@@ -143,7 +150,15 @@ class TransitionCache:
             return count, len(serials) - count
 
     def _columns(self) -> tuple[npt.NDArray[np.generic], ...]:
-        return self.observation, self.action, self.reward, self.end, self.version, self.times_sampled
+        return (
+            self.observation,
+            self.action,
+            self.reward,
+            self.return_so_far,
+            self.end,
+            self.version,
+            self.times_sampled,
+        )
 
     def _write(self, start: int, episode: Transitions) -> None:
         decisions = len(episode)
@@ -153,6 +168,7 @@ class TransitionCache:
         acting = position[:-1]
         self.action[acting] = episode.action
         self.reward[acting] = episode.reward
+        self.return_so_far[acting] = list(accumulate(episode.reward.tolist(), lambda g, r: self.discount * g + r))
         self.reward[position[-1]] = 0.0  # so that an n-step sum may read it
         remaining = np.minimum(np.arange(decisions, -1, -1), MAX_REMAINING).astype(np.uint8)
         self.end[position] = remaining | np.uint8(TERMINATED if episode.terminated else 0)

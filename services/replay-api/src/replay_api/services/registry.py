@@ -235,6 +235,7 @@ class RunRegistry:
         cache = TransitionCache(
             replay.capacity,
             Row(size.observation_size, size.action_size),
+            discount=experiment.algorithm.discount,
             priority_exponent=replay.priority_exponent if prioritized else None,
         )
         planned_transitions = loading.transitions_in(plan.episodes)

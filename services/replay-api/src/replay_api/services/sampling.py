@@ -114,6 +114,7 @@ class Sampler:
         ended = (end >= TERMINATED) & (count == remaining)
         columns["discount"][:] = np.where(ended, 0.0, powers[count])
         columns["weight"][:] = drawn.weight
+        columns["return_so_far"][:] = cache.return_so_far[position]
         times = cache.times_sampled[position]
         cache.times_sampled[position] = times + (times < 255)
 

@@ -5,6 +5,7 @@ Equation numbers are those of arXiv:1812.05905.
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 
@@ -31,6 +32,48 @@ def target_q_values(
 def critic_loss(q_values: Tensor, target: Tensor, weight: Tensor) -> Tensor:
     """Weighted squared error of both critics, eq. 5. [2, B], [B], [B] -> []."""
     return 0.5 * (weight * (q_values - target).square()).mean(-1).sum()
+
+
+def target_distributions(
+    reward: Tensor, discount: Tensor, next_distributions: Tensor, support: Tensor, next_entropy_bonus: Tensor
+) -> Tensor:
+    """What both categorical critics learn: the next distribution, moved and projected onto the bins.
+
+    Bellemare et al. 2017, algorithm 1, with the soft value of eq. 3; of the two critics it takes the one with the lower
+    mean, as SimBaV2 does.
+
+    Parameters
+    ----------
+    reward, discount
+        [B].
+    next_distributions
+        [2, B, N]. The target critics' distributions for the policy's next action.
+    support
+        [N]. Values of the bins, equally spaced.
+    next_entropy_bonus
+        [B]. Minus alpha times that action's log probability.
+
+    Returns
+    -------
+    Tensor
+        [B, N]. What lies beyond the bins is put into the outermost.
+    """
+    rows = torch.arange(len(reward), device=reward.device)
+    lower = (next_distributions @ support).argmin(0)  # [2, B, N] -> [2, B] -> [B]
+    distribution = next_distributions[lower, rows]  # [B, N]
+    values = reward[:, None] + discount[:, None] * (support + next_entropy_bonus[:, None])  # [B, N]
+    last = len(support) - 1
+    position = ((values - support[0]) / (support[-1] - support[0]) * last).clamp(0, last)  # [B, N], in bins
+    below = position.floor()
+    share_above = position - below
+    index = below.long()
+    target = torch.zeros_like(distribution).scatter_add_(1, index, distribution * (1.0 - share_above))
+    return target.scatter_add_(1, (index + 1).clamp_max(last), distribution * share_above)
+
+
+def distribution_loss(logits: Tensor, target: Tensor, weight: Tensor) -> Tensor:
+    """Weighted cross-entropy of both categorical critics. [2, B, N], [B, N], [B] -> []."""
+    return -(weight * (target * logits.log_softmax(-1)).sum(-1)).mean(-1).sum()
 
 
 def actor_loss(q_values: Tensor, log_prob: Tensor, temperature: Tensor) -> Tensor:

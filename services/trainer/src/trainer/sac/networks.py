@@ -1,4 +1,4 @@
-"""State of soft actor-critic: its networks and optimisers, and how its actor draws an action."""
+"""State of soft actor-critic: its networks and optimisers."""
 
 from __future__ import annotations
 
@@ -8,10 +8,41 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import softplus
 
-from trainer.networks import TwinCritics, make_network, make_optimizer
+from gaitfleet.experiment import NetworkSettings
+from trainer.networks import TwinCritics, make_network, make_optimizer, start_at
 from trainer.sac.config import SacConfig
+
+
+class CategoricalCritics(TwinCritics):
+    """Two critics of how the return is distributed over N equally spaced values (Bellemare et al. 2017).
+
+    Parameters
+    ----------
+    bins, bound
+        N, and the value of the last; the first is its negative.
+    """
+
+    support: Tensor
+
+    def __init__(
+        self, settings: NetworkSettings, observation_size: int, action_size: int, *, bins: int, bound: float
+    ) -> None:
+        super().__init__(settings, observation_size, action_size, output_size=bins)
+        self.register_buffer("support", torch.linspace(-bound, bound, bins), persistent=False)
+
+    def logits(self, observation: Tensor, action: Tensor) -> Tensor:
+        """Both unnormalised log distributions of each pair, [2, B, N]."""
+        x = torch.cat([observation, action], dim=-1)  # [B, O + A]
+        return torch.stack([self.q1(x), self.q2(x)])
+
+    def forward(self, observation: Tensor, action: Tensor) -> Tensor:
+        """Both means of each pair, [2, B]."""
+        return self.mean(self.logits(observation, action).softmax(-1))
+
+    def mean(self, distribution: Tensor) -> Tensor:
+        """Mean of distributions, [..., N] -> [...]."""
+        return distribution @ self.support
 
 
 @dataclass
@@ -32,7 +63,8 @@ class SacState:
 def make_state(config: SacConfig, generator: torch.Generator, device: torch.device) -> SacState:
     """Networks at their start, drawn from torch's global generator; `generator` draws the noise of the updates."""
     actor = make_network(config.actor, config.observation_size, 2 * config.action_size, output_gain=0.01).to(device)
-    critics = TwinCritics(config.critic, config.observation_size, config.action_size).to(device)
+    start_at(actor, config.initial_excitation, config.action_size)
+    critics = _make_critics(config).to(device)
     log_temperature = nn.Parameter(torch.full((), math.log(config.initial_temperature), device=device))
     return SacState(
         actor=actor,
@@ -46,34 +78,8 @@ def make_state(config: SacConfig, generator: torch.Generator, device: torch.devi
     )
 
 
-def sample_action(
-    actor: nn.Module, observation: Tensor, noise: Tensor, log_std_bounds: tuple[float, float]
-) -> tuple[Tensor, Tensor]:
-    """Reparameterised sample of the policy, and its log probability.
-
-    Parameters
-    ----------
-    actor
-        Network from [B, O] to mean and log standard deviation, [B, 2 A].
-    observation
-        [B, O], normalised.
-    noise
-        [B, A], standard normal.
-    log_std_bounds
-        The log standard deviation is clipped to these.
-
-    Returns
-    -------
-    tuple
-        Action [B, A] in (-1, 1), log probability [B].
-    """
-    mean, log_std = actor(observation).chunk(2, dim=-1)  # [B, A], [B, A]
-    log_std = log_std.clamp(*log_std_bounds)
-    pre_tanh = mean + log_std.exp() * noise  # [B, A]
-    log_normal = -0.5 * noise.square() - log_std - 0.5 * math.log(2.0 * math.pi)
-    return pre_tanh.tanh(), (log_normal - log_tanh_derivative(pre_tanh)).sum(-1)  # [B, A], [B, A] -> [B]
-
-
-def log_tanh_derivative(x: Tensor) -> Tensor:
-    """``log(1 - tanh(x)**2)``, in a form that stays exact where tanh rounds to 1."""
-    return 2.0 * (math.log(2.0) - x - softplus(-2.0 * x))
+def _make_critics(config: SacConfig) -> TwinCritics:
+    sizes = config.observation_size, config.action_size
+    if config.critic_bins is None:
+        return TwinCritics(config.critic, *sizes)
+    return CategoricalCritics(config.critic, *sizes, bins=config.critic_bins, bound=config.value_bound)

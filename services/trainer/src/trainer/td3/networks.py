@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from trainer.networks import TwinCritics, make_network, make_optimizer
+from trainer.networks import TwinCritics, make_network, make_optimizer, start_at
 from trainer.td3.config import Td3Config
 
 
@@ -29,6 +29,7 @@ class Td3State:
 def make_state(config: Td3Config, generator: torch.Generator, device: torch.device) -> Td3State:
     """Networks at their start, drawn from torch's global generator; `generator` draws the noise of the updates."""
     actor = make_network(config.actor, config.observation_size, config.action_size, output_gain=0.01).to(device)
+    start_at(actor, config.initial_excitation, config.action_size)
     critics = TwinCritics(config.critic, config.observation_size, config.action_size).to(device)
     return Td3State(
         actor=actor,

@@ -8,7 +8,7 @@ from trainer.networks import descend, frozen, polyak_update
 from trainer.td3 import losses
 from trainer.td3.config import Td3Config
 from trainer.td3.networks import Td3State, smoothed_action
-from trainer.transitions import Transitions, UpdateResult
+from trainer.transitions import Transitions, UpdateResult, critic_diagnostics
 
 
 def update(state: Td3State, batch: Transitions, config: Td3Config) -> UpdateResult:
@@ -46,13 +46,7 @@ def update(state: Td3State, batch: Transitions, config: Td3Config) -> UpdateResu
     descend(state.critic_optimizer, critic_loss)
     state.updates += 1
 
-    td_error = (q_values.detach() - target_q_values).abs()  # [2, B]
-    diagnostics = {
-        "critic_loss": critic_loss.detach(),
-        "q_mean": q_values.detach().mean(),
-        "target_q_mean": target_q_values.mean(),
-        "td_error_mean": td_error.mean(),
-    }
+    td_error, diagnostics = critic_diagnostics(q_values.detach(), target_q_values, critic_loss)
 
     # Actor and targets: every d-th time, when the critics' error is smaller
     if state.updates % config.policy_delay == 0:
@@ -65,4 +59,4 @@ def update(state: Td3State, batch: Transitions, config: Td3Config) -> UpdateResu
         polyak_update(state.target_actor, state.actor, config.target_update_rate)
         diagnostics["actor_loss"] = actor_loss.detach()
 
-    return UpdateResult(td_error=td_error.mean(0), diagnostics=diagnostics)
+    return UpdateResult(td_error=td_error, diagnostics=diagnostics)
