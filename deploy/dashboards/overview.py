@@ -112,7 +112,7 @@ _LEARNING = Row(
     (
         lines(
             "Return",
-            "Official score: of evaluations, of the best checkpoint, and of the training episodes of 15 minutes, which explore.",
+            "Official score of evaluations, of the best checkpoint, and of 15 minutes of training, which explores.",
             (f"max by (run_id) (rl_eval_return_mean{{{RUN}}})", "evaluated {{run_id}}"),
             (f"max by (run_id) (rl_eval_return_best{{{RUN}}})", "best {{run_id}}"),
             (TRAINING_RETURN, "training {{run_id}}"),
