@@ -23,12 +23,6 @@ PRICES = f"max by (namespace, component) (rl_cost_price_dollars_per_hour{{{HERE}
 COST = f"{PODS} * on (namespace, component) {PRICES}"
 """Dollars an hour by namespace and component."""
 
-TRAINING_RETURN = (
-    f"sum by (run_id) (rate(rl_rollout_episode_return_sum{{{TRAINING}}}[15m])) / "
-    f"(sum by (run_id) (rate(rl_rollout_episode_return_count{{{TRAINING}}}[15m])) > 0)"
-)
-"""Over a long window: a simulator may take minutes for an episode."""
-
 STEPS_15M = f"sum(rate(rl_replay_inserted_steps_total{{{TRAINING}}}[15m]))"
 COST_PER_MILLION = f"1e6 * sum({COST}) / (3600 * ({STEPS_15M} > 0))"
 RATIO = (
@@ -112,10 +106,10 @@ _LEARNING = Row(
     (
         lines(
             "Return",
-            "Official score of evaluations, of the best checkpoint, and of 15 minutes of training, which explores.",
+            "Official score: of evaluations, of the best checkpoint, and of the latest episodes with exploration.",
             (f"max by (run_id) (rl_eval_return_mean{{{RUN}}})", "evaluated {{run_id}}"),
             (f"max by (run_id) (rl_eval_return_best{{{RUN}}})", "best {{run_id}}"),
-            (TRAINING_RETURN, "training {{run_id}}"),
+            (f'avg by (run_id, role) (rl_replay_return_mean{{{RUN}, role!="evaluate"}})', "{{role}} {{run_id}}"),
             unit="none",
             width=12,
             height=8,

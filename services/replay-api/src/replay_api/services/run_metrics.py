@@ -83,6 +83,7 @@ class RunCollector(Collector):
                     family.add_metric([run.run], value)
             yield family
         yield _workers(runs)
+        yield _returns(runs)
         yield _evicted(runs)
         yield _unsampled(runs)
         yield _times_sampled(runs)
@@ -96,6 +97,16 @@ def _workers(runs: Iterable[OpenRun]) -> Metric:
         heard = Counter(worker.role for worker in run.workers.statuses())
         for role in get_args(Role):
             family.add_metric([run.run, role], heard[role])
+    return family
+
+
+def _returns(runs: Iterable[OpenRun]) -> Metric:
+    family = GaugeMetricFamily(
+        "rl_replay_return_mean", "Mean official score of the latest episodes stored.", labels=["run_id", "role"]
+    )
+    for run in runs:
+        for role, returns in run.tally.returns().items():
+            family.add_metric([run.run, role], returns.mean_simulator_return)
     return family
 
 
