@@ -177,9 +177,10 @@ REPLAY_API = Dashboard(
                 ),
                 lines(
                     "Refused and repeated",
-                    "Episodes per second that broke a rule, were posted again, or cannot be read from the database.",
+                    "Episodes per second that broke a rule, failed a check, were posted again, or cannot be read.",
                     (rate("rl_replay_rejected_episodes_total", RUN, "reason"), "refused, {{reason}}"),
                     (rate("rl_replay_duplicate_episodes_total", RUN), "posted again"),
+                    (rate("rl_replay_findings_total", RUN, "finding"), "found, {{finding}}"),
                     (rate("rl_replay_corrupt_episodes_total", RUN), "cannot be read"),
                     unit="cps",
                     minimum=0.0,
