@@ -13,11 +13,11 @@ BASE_IMAGE ?= python:3.11-slim-bookworm
 REGISTRY ?=
 IMAGE_TAG ?= 0.1.0
 BUILD_ARGS ?=
-OUTSIDE := not e2e and not isolation and not chart and not containers and not cluster
+OUTSIDE := not e2e and not isolation and not chart and not containers and not cluster and not observability
 export REGISTRY IMAGE_TAG
 
-.PHONY: help run test test-isolation test-e2e test-containers test-cluster images chart check bench learning-bars \
-  study-integrator install install-dev clean
+.PHONY: help run test test-isolation test-e2e test-containers test-cluster test-observability images chart dashboards \
+  check bench learning-bars study-integrator install install-dev clean
 
 help: ## Show this help
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -46,8 +46,14 @@ test-containers: install-dev ## Run the system of compose.yaml in the images of 
 test-cluster: install-dev ## Install the chart on the cluster of KUBECONFIG, scale, upgrade and kill it there (minutes)
 	$(BIN)/python -m pytest -m cluster $(ARGS)
 
-chart: $(CHART_VENV)/.installed ## Lint, render and validate the Helm chart; lint the Dockerfiles (a minute)
+test-observability: install-dev ## Scrape a live system with a real Prometheus and ask every panel and rule (minutes)
+	$(BIN)/python -m pytest -m observability $(ARGS)
+
+chart: $(CHART_VENV)/.installed ## Lint, render and validate the Helm chart and its rules; lint the Dockerfiles (a minute)
 	$(CHART_VENV)/bin/python -m pytest -m chart --confcutdir tests/chart tests/chart $(ARGS)
+
+dashboards: install-dev ## Write the chart's Grafana dashboards from deploy/dashboards
+	$(BIN)/python -m deploy.dashboards
 
 check: install-dev ## Lint and type checks
 	$(BIN)/ruff check .

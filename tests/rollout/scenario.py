@@ -138,4 +138,7 @@ class Scenario:
 
     def value(self, name: str, **labels: str) -> float:
         """A metric."""
-        return self.metrics.registry.get_sample_value(f"rl_rollout_{name}", {"run_id": "test", **labels}) or 0.0
+        return (
+            self.metrics.registry.get_sample_value(f"rl_rollout_{name}", {"run_id": "test", "role": "train", **labels})
+            or 0.0
+        )

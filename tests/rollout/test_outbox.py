@@ -65,7 +65,10 @@ class Sender:
         return sent
 
     def value(self, name: str, **labels: str) -> float:
-        return self.metrics.registry.get_sample_value(f"rl_rollout_{name}", {"run_id": "test", **labels}) or 0.0
+        return (
+            self.metrics.registry.get_sample_value(f"rl_rollout_{name}", {"run_id": "test", "role": "train", **labels})
+            or 0.0
+        )
 
 
 def test_what_is_submitted_arrives_once(api: FakeApi, tmp_path: Path) -> None:

@@ -179,10 +179,12 @@ def test_its_metrics_can_be_read(api: FakeApi, start: Start) -> None:
         text = answer.read().decode()
     stop(process)
     for phase in ("simulate", "policy", "record", "post", "wait"):
-        seconds = re.search(rf'rl_rollout_phase_seconds_total{{phase="{phase}",run_id="test"}} (\S+)', text)
+        seconds = re.search(
+            rf'rl_rollout_phase_seconds_total{{phase="{phase}",role="train",run_id="test"}} (\S+)', text
+        )
         assert seconds is not None
         assert float(seconds[1]) > 0
-    assert 'rl_rollout_sim_step_seconds_bucket{le="+Inf",run_id="test"}' in text
+    assert 'rl_rollout_sim_step_seconds_bucket{le="+Inf",role="train",run_id="test"}' in text
 
 
 def test_importing_it_loads_neither_torch_nor_a_simulator_nor_a_database() -> None:

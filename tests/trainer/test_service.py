@@ -69,8 +69,8 @@ def test_it_publishes_soon_and_once_more_when_it_is_stopped() -> None:
         assert trainer.ended() is ExitCode.CLEAN
     steps = sorted(api.checkpoints)
     assert FIRST_AFTER_UPDATES <= steps[0] < 200
-    assert steps[-1] == trainer.metric("rl_trainer_updates_total") == trainer.metric("rl_checkpoint_step")
-    assert trainer.metric("rl_checkpoint_publish_total", result="ok") == len(steps)
+    assert steps[-1] == trainer.metric("rl_trainer_updates_total") == trainer.metric("rl_trainer_published_step")
+    assert trainer.metric("rl_trainer_publish_total", result="ok") == len(steps)
     assert (api.released, api.holder) == ([1], None), "the lease was given back"
     policy = decode_checkpoint(api.checkpoints[steps[-1]])
     assert NumpyPolicy(policy.policy, policy.policy_tensors).act(np.zeros(3, np.float32)).shape == (1,)
@@ -108,7 +108,7 @@ def test_a_fenced_publication_stops_it_before_the_lease_is_renewed() -> None:
         api.wait_for(lambda api: len(api.checkpoints) >= 1)
         api.epoch += 1
         assert trainer.ended() is ExitCode.LEASE_LOST
-        assert trainer.metric("rl_checkpoint_publish_total", result="fenced") == 1
+        assert trainer.metric("rl_trainer_publish_total", result="fenced") == 1
 
 
 def test_it_waits_for_another_trainer_to_leave() -> None:

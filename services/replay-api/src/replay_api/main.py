@@ -28,6 +28,7 @@ def create_app(settings: Settings) -> FastAPI:
         The options.
     """
     metrics = Metrics()
+    metrics.state_prices(settings.dollars_per_hour, settings.budget_dollars_per_hour)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:

@@ -3,9 +3,21 @@ step."""
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
+from collections.abc import Mapping
+from typing import get_args
 
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    disable_created_metrics,
+)
+
+from gaitfleet.episode import Role
 from replay_api import __version__
+from replay_api.settings import Component
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 _LAG_STEPS = (0, 100, 300, 1000, 3000, 10_000, 30_000, 100_000, 300_000, 1_000_000)
@@ -19,10 +31,40 @@ class Metrics:
         # a second series for every counter, which nobody asks for
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
         self._build_api()
         self._build_replay()
         self._build_storage()
         self._build_checkpoints()
+        self._build_cost()
+
+    def open_run(self, run: str) -> None:
+        """Begin every counter of a run at zero: a counter that appears with its first event has no increase then."""
+        for counter in (
+            *(self.inserted_items, self.ingested_bytes, self.sampled_items, self.retired_items),
+            *(self.duplicates, self.corrupt_episodes),
+        ):
+            counter.labels(run)
+        for role in get_args(Role):
+            self.inserted_steps.labels(run, role)
+            self.inserted_episodes.labels(run, role)
+        for side in ("insert", "sample"):
+            self.limited.labels(run, side)
+        self.blocked_seconds.labels(run, "sample")
+        self.rejected.labels(run, "other")
+        for result in ("ok", "fenced", "error"):
+            self.publications.labels(run, result)
+        for code in ("200", "304", "404"):
+            self.polls.labels(run, code)
+
+    def state_prices(self, dollars_per_hour: Mapping[Component, float], budget_dollars_per_hour: float | None) -> None:
+        """What one pod of each component costs, and what all of them may."""
+        for component, price in dollars_per_hour.items():
+            self._price.labels(component).set(price)
+        if budget_dollars_per_hour is not None:
+            self._gauge("rl_cost_budget_dollars_per_hour", "What all pods together may cost.", []).set(
+                budget_dollars_per_hour
+            )
 
     def _counter(self, name: str, text: str, labels: list[str]) -> Counter:
         return Counter(name, text, labels, registry=self.registry)
@@ -42,7 +84,8 @@ class Metrics:
         self.loop_lag = self._gauge(
             "rl_api_event_loop_lag_seconds", "How late the event loop's timer ran, worst of 5 s.", []
         )
-        self._gauge("rl_build_info", "1; the version is the label.", ["version"]).labels(__version__).set(1)
+        build = self._gauge("rl_build_info", "1 for every process; the version is a label.", ["component", "version"])
+        build.labels("replay-api", __version__).set(1)
 
     def _build_replay(self) -> None:
         self.inserted_items = self._counter("rl_replay_inserted_items_total", "Transitions stored for learning.", _RUN)
@@ -66,7 +109,7 @@ class Metrics:
             "rl_replay_insert_policy_lag_steps", "Head minus the policy that acted, at insertion.", _RUN, _LAG_STEPS
         )
         self.evaluation_return = self._gauge(
-            "rl_eval_return_mean", "Mean official score of the newest evaluated policy.", _RUN
+            "rl_eval_return_mean", "Mean official score of the latest policy whose evaluation finished.", _RUN
         )
         self.blocked_seconds = self._counter(
             "rl_replay_limiter_blocked_seconds_total", "Time that requests waited for the limiter.", ["run_id", "side"]
@@ -100,4 +143,9 @@ class Metrics:
         )
         self.polls = self._counter(
             "rl_checkpoint_polls_total", "Requests for the policy, by answer.", ["run_id", "code"]
+        )
+
+    def _build_cost(self) -> None:
+        self._price = self._gauge(
+            "rl_cost_price_dollars_per_hour", "Price of one pod, as the settings say.", ["component"]
         )

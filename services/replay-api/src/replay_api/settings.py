@@ -10,6 +10,8 @@ from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 Tokens = Annotated[tuple[SecretStr, ...], NoDecode]
+Component = Literal["replay-api", "rollout", "evaluation", "trainer"]
+Dollars = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 MINIMUM_TOKEN_LENGTH = 16
 """Characters; shorter tokens can be guessed."""
@@ -80,6 +82,15 @@ class Settings(BaseSettings):
     )
     preload_active_seconds: float = Field(
         default=3600.0, ge=0, description="Runs with an episode this recent are loaded at start, before anybody asks."
+    )
+
+    dollars_per_hour: dict[Component, Dollars] = Field(
+        default={},
+        description='Price of one pod by component, for the metrics of cost, as JSON: `{"rollout": 0.05}`. '
+        "Components: replay-api, rollout, evaluation, trainer.",
+    )
+    budget_dollars_per_hour: Dollars | None = Field(
+        default=None, description="What all pods together may cost; in the metrics only, where an alert compares it."
     )
 
     @field_validator("rollout_tokens", "trainer_tokens", "reader_tokens", "admin_tokens", mode="before")

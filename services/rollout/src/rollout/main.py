@@ -89,7 +89,7 @@ def serve(settings: RolloutSettings, stop: StopSignal, make_environment: Environ
     PolicyError
         When the run's policies do not fit its task.
     """
-    metrics = Metrics(settings.run)
+    metrics = Metrics(settings.run, settings.role, settings.simulators)
     if settings.metrics_port:
         start_http_server(settings.metrics_port, settings.metrics_address, metrics.registry)
     run = wait_for_run(Connection(settings), stop)

@@ -3,16 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    disable_created_metrics,
+)
 from prometheus_client.core import HistogramMetricFamily
 from prometheus_client.registry import Collector
 
+from gaitfleet.episode import EndingReason, Role
 from gaitfleet.trajectory import Float32, Trajectory
+from rollout import __version__
 
 Phase = Literal["simulate", "policy", "record", "post", "wait"]
+
+DROPPED = (
+    *("repeated", "preempted_evaluation", "partial"),
+    *("empty", "spool_failed", "damaged", "rejected", "conflict"),
+)
+"""Why an episode is dropped; the steps are known of the first three, which the supervisor drops."""
 
 RETURN_BUCKETS = (
     *(-5000.0, -2000.0, -1000.0, -500.0, -200.0, -100.0, -50.0, -20.0, -10.0, 0.0),
@@ -54,24 +69,36 @@ class StepHistogram(Collector):
 
 
 class Metrics:
-    """The worker's metrics, all with the label `run_id`.
+    """The worker's metrics, all with the labels `run_id` and `role`.
 
     Parameters
     ----------
     run
         Id of the run.
+    role
+        What the worker plays for.
+    simulators
+        Processes it runs.
     """
 
-    def __init__(self, run: str) -> None:
+    def __init__(self, run: str, role: Role = "train", simulators: int = 1) -> None:
+        # a second series for every counter, which nobody asks for
+        disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = CollectorRegistry()
-        self._run = run
-        self._env_steps = self._counter("env_steps", "Simulator steps of finished episodes").labels(run)
+        ProcessCollector(registry=self.registry)
+        self._labels = (run, role)
+        text = "1 for every process; the version is a label."
+        build = Gauge("rl_build_info", text, ["component", "version"], registry=self.registry)
+        build.labels("evaluation" if role == "evaluate" else "rollout", __version__).set(1)
+        self._gauge("simulators", "Simulator processes that the worker runs").set(simulators)
+        self._env_steps = self._counter("env_steps", "Simulator steps of finished episodes").labels(*self._labels)
         self._episodes = self._counter("episodes", "Episodes by why they ended", "outcome")
         self._phases = self._counter("phase_seconds", "Wall-clock seconds by what they were spent on", "phase")
         self._retries = self._counter("post_retries", "Posts that must be repeated", "reason")
         self._dropped = self._counter("episodes_dropped", "Episodes that will not reach the replay", "reason")
         self._resets = self._counter("sim_resets", "Simulator processes replaced", "reason")
-        self._sigterms = self._counter("sigterm", "Stop signals received").labels(run)
+        self._lost_steps = self._counter("steps_lost", "Simulator steps of dropped episodes", "reason")
+        self._sigterms = self._counter("sigterm", "Stop signals received").labels(*self._labels)
         self._spooled = self._gauge("spool_episodes", "Episodes on disk that wait to be posted")
         self._realtime = self._gauge("sim_realtime_ratio", "Simulated seconds per second of the latest episode")
         self._policy_version = self._gauge("policy_version", "Policy of the latest episode; 0 for none")
@@ -80,13 +107,30 @@ class Metrics:
         self._returns = self._histogram("episode_return", "Sum of the simulator's own rewards", RETURN_BUCKETS)
         self._lengths = self._histogram("episode_length_steps", "Simulator steps per episode", LENGTH_BUCKETS)
         self._step_seconds = StepHistogram(
-            "rl_rollout_sim_step_seconds", "Wall-clock time of one simulator step", {"run_id": run}, STEP_BUCKETS
+            "rl_rollout_sim_step_seconds",
+            "Wall-clock time of one simulator step",
+            {"run_id": run, "role": role},
+            STEP_BUCKETS,
         )
         self.registry.register(self._step_seconds)
+        self._begin_at_zero()
+
+    def _begin_at_zero(self) -> None:
+        """A counter that appears with its first event has no increase then."""
+        for counter, values in (
+            (self._episodes, get_args(EndingReason)),
+            (self._phases, get_args(Phase)),
+            (self._retries, ("limited", "forbidden", "not_found", "unavailable", "error")),
+            (self._dropped, DROPPED),
+            (self._lost_steps, DROPPED[:3]),
+            (self._resets, ("episodes", "memory", "process_died", "step_timeout", "startup_timeout")),
+        ):
+            for value in values:
+                counter.labels(*self._labels, value)
 
     def episode(self, outcome: str, trajectory: Trajectory, step_seconds: Float32) -> None:
         """An episode is over, and will be posted."""
-        self._episodes.labels(self._run, outcome).inc()
+        self._episodes.labels(*self._labels, outcome).inc()
         self._env_steps.inc(trajectory.steps)
         self._returns.observe(float(trajectory.reward.sum(dtype=np.float64)))
         self._lengths.observe(trajectory.steps)
@@ -94,7 +138,7 @@ class Metrics:
 
     def phase(self, phase: Phase, seconds: float) -> None:
         """Time was spent."""
-        self._phases.labels(self._run, phase).inc(seconds)
+        self._phases.labels(*self._labels, phase).inc(seconds)
 
     def realtime(self, ratio: float) -> None:
         """How fast the latest episode was simulated."""
@@ -102,15 +146,17 @@ class Metrics:
 
     def post_retry(self, reason: str) -> None:
         """A post must be repeated."""
-        self._retries.labels(self._run, reason).inc()
+        self._retries.labels(*self._labels, reason).inc()
 
-    def dropped(self, reason: str) -> None:
-        """An episode will not reach the replay."""
-        self._dropped.labels(self._run, reason).inc()
+    def dropped(self, reason: str, steps: int = 0) -> None:
+        """An episode will not reach the replay; so many of its steps are lost, where that is known."""
+        self._dropped.labels(*self._labels, reason).inc()
+        if steps:
+            self._lost_steps.labels(*self._labels, reason).inc(steps)
 
     def simulator_replaced(self, reason: str) -> None:
         """A simulator process was replaced."""
-        self._resets.labels(self._run, reason).inc()
+        self._resets.labels(*self._labels, reason).inc()
 
     def spooled(self, episodes: int) -> None:
         """Episodes in the spool."""
@@ -133,11 +179,13 @@ class Metrics:
         self._drain.set(seconds)
 
     def _counter(self, name: str, documentation: str, *labels: str) -> Counter:
-        return Counter(f"rl_rollout_{name}", documentation, ("run_id", *labels), registry=self.registry)
+        return Counter(f"rl_rollout_{name}", documentation, ("run_id", "role", *labels), registry=self.registry)
 
     def _gauge(self, name: str, documentation: str) -> Gauge:
-        return Gauge(f"rl_rollout_{name}", documentation, ("run_id",), registry=self.registry).labels(self._run)
+        gauge = Gauge(f"rl_rollout_{name}", documentation, ("run_id", "role"), registry=self.registry)
+        return gauge.labels(*self._labels)
 
     def _histogram(self, name: str, documentation: str, buckets: tuple[float, ...]) -> Histogram:
-        name = f"rl_rollout_{name}"
-        return Histogram(name, documentation, ("run_id",), buckets=buckets, registry=self.registry).labels(self._run)
+        labels = ("run_id", "role")
+        histogram = Histogram(f"rl_rollout_{name}", documentation, labels, buckets=buckets, registry=self.registry)
+        return histogram.labels(*self._labels)

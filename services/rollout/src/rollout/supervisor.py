@@ -250,11 +250,11 @@ class Supervisor:
     def _salvage(self, slot: SimulatorSlot, play: Play, reason: EndingReason) -> None:
         """Post what there is of an unfinished episode, or drop it by rule."""
         if reason == "simulator_failure" and self._schedule.failed(play.plan):
-            self._metrics.dropped("repeated")
+            self._metrics.dropped("repeated", slot.recording.steps)
         elif reason == "preempted" and play.plan.role == "evaluate":
-            self._metrics.dropped("preempted_evaluation")
+            self._metrics.dropped("preempted_evaluation", slot.recording.steps)
         elif self._limits.partial_episodes == "drop":
-            self._metrics.dropped("partial")
+            self._metrics.dropped("partial", slot.recording.steps)
         else:
             ending: Ending = "truncated"
             record = self._recorders[slot.number].record(slot, play, ending, reason, time.monotonic() - play.since)

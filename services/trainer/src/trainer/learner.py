@@ -129,6 +129,8 @@ class Learner:
         norms = self._agent.gradient_norms()
         values = _read(self._diagnostics | {f"{name}_grad_norm": norm for name, norm in norms.items()})
         self._metrics.phase("compute").inc(time.perf_counter() - started)
+        if self._agent.device.type == "cuda":
+            self._metrics.gpu_memory.set(torch.cuda.memory_allocated(self._agent.device))
         for name in norms:
             self._metrics.grad_norm(name).set(values.get(f"{name}_grad_norm", 0.0))
         for name in self._diagnostics:

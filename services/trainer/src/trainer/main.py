@@ -117,7 +117,7 @@ def _train(
     _prepare_torch(settings, device)
     metrics = TrainerMetrics(settings.run, registry)
     if settings.metrics_port:
-        start_http_server(settings.metrics_port, registry=registry)
+        start_http_server(settings.metrics_port, settings.metrics_address, registry)
     control = clients.make(timeout_seconds=10.0, attempts=1)
     description = wait_for_run(control, stop)
     lease = LeaseKeeper(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
+
+from trainer import __version__
 
 SECONDS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 """Buckets for the time of a request."""
@@ -23,6 +25,9 @@ class TrainerMetrics:
     """
 
     def __init__(self, run: str, registry: CollectorRegistry = REGISTRY) -> None:
+        # a second series for every counter, which nobody asks for
+        disable_created_metrics()  # type: ignore[no-untyped-call]
+
         def counter(name: str, text: str) -> Counter:
             return Counter(name, text, ["run_id"], registry=registry).labels(run)
 
@@ -33,6 +38,13 @@ class TrainerMetrics:
             return Histogram(name, text, ["run_id"], registry=registry, buckets=buckets).labels(run)
 
         self._run = run
+        build = Gauge(
+            "rl_build_info",
+            "1 for every process; the version is a label.",
+            ["component", "version"],
+            registry=registry,
+        )
+        build.labels("trainer", __version__).set(1)
         self._loss = Gauge("rl_trainer_loss", "Latest value of each diagnostic.", ["run_id", "name"], registry=registry)
         self._grad_norm = Gauge(
             "rl_trainer_grad_norm", "Norm of each network's latest gradient.", ["run_id", "name"], registry=registry
@@ -44,7 +56,10 @@ class TrainerMetrics:
             registry=registry,
         )
         self._publish = Counter(
-            "rl_checkpoint_publish_total", "Publications by result.", ["run_id", "result"], registry=registry
+            "rl_trainer_publish_total",
+            "Publications by result, as the trainer saw them.",
+            ["run_id", "result"],
+            registry=registry,
         )
         self._feed_waits = Counter(
             "rl_trainer_feed_waits_total",
@@ -66,13 +81,23 @@ class TrainerMetrics:
             "rl_trainer_priorities_dropped_total", "Batches whose new priorities could not be sent."
         )
         self.publish_duration = histogram(
-            "rl_checkpoint_publish_duration_seconds", "Time from snapshot to the API's receipt.", SECONDS
+            "rl_trainer_publish_duration_seconds", "Time from snapshot to the API's receipt.", SECONDS
         )
-        self.checkpoint_bytes = gauge("rl_checkpoint_bytes", "Size of the latest checkpoint.")
-        self.checkpoint_step = gauge("rl_checkpoint_step", "Updates at the latest published checkpoint.")
+        self.published_step = gauge("rl_trainer_published_step", "Updates at the latest published checkpoint.")
+        self.gpu_memory = gauge("rl_trainer_gpu_memory_bytes", "GPU memory held by tensors; 0 on a CPU.")
         self.lease_epoch = gauge("rl_trainer_lease_epoch", "Epoch of the lease.")
         self.lease_held = gauge("rl_trainer_lease_held", "1 while this trainer holds the run's lease.")
         self.nonfinite = counter("rl_trainer_nonfinite_total", "Times that learning was found to have diverged.")
+        self._begin_at_zero()
+
+    def _begin_at_zero(self) -> None:
+        """A counter that appears with its first event has no increase then."""
+        for phase in ("wait_batch", "h2d", "compute", "publish"):
+            self.phase(phase)
+        for result in ("ok", "fenced", "error"):
+            self.publications(result)
+        for reason in ("limited", "unavailable"):
+            self.feed_waits(reason)
 
     def loss(self, name: str) -> Gauge:
         """The gauge of one diagnostic."""

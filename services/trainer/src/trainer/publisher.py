@@ -158,8 +158,7 @@ class Publisher:
         else:
             self._metrics.publications("ok").inc()
             self._metrics.publish_duration.observe(time.monotonic() - started)
-            self._metrics.checkpoint_bytes.set(len(body))
-            self._metrics.checkpoint_step.set(snapshot.step)
+            self._metrics.published_step.set(snapshot.step)
             self._schedule.published(snapshot.step, started)
             logger.info("published checkpoint %d (%.1f MB)", snapshot.step, len(body) / 1e6)
 

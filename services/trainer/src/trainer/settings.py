@@ -58,6 +58,10 @@ class TrainerSettings(BaseSettings):
         default=False, description="Fetch observations as float16: half the bytes, three digits."
     )
     metrics_port: int = Field(default=0, ge=0, le=65_535, description="Port of the Prometheus metrics; 0: none.")
+    metrics_address: str = Field(
+        default="0.0.0.0",  # noqa: S104  (Prometheus scrapes the pod from outside)
+        description="Address that port is bound to.",
+    )
     lease_ttl_seconds: float = Field(
         default=30.0, ge=3, le=600, description="After so long without a sign of life another trainer may take over."
     )

@@ -12,6 +12,7 @@ from pathlib import Path
 import httpx
 
 from gaitfleet.command.processes import Child, ProcessFailedError, free_port, port_is_open, wait_until
+from gaitfleet.command.scraping import write_scrape_configuration
 
 API_START_SECONDS = 120.0
 """Time for the API to start: it waits for the database and creates its indexes."""
@@ -72,11 +73,12 @@ class Fleet:
         api = self._start("replay-api", "replay_api", "GAITFLEET_REPLAY_API_", environment, stop_seconds=20.0)
         wait_until(self._api_is_ready, api, seconds=API_START_SECONDS)
 
-    def start_workers(self) -> None:
-        """Start the trainer and the rollouts of a run that exists."""
+    def start_workers(self) -> Path:
+        """Start the trainer and the rollouts of a run that exists; returns a configuration for Prometheus."""
         options = self._options
+        ports = {"replay-api": options.port}
         # Simulators fill the other cores; a second thread of the trainer would only wait for its turn beside them.
-        trainer = {"DEVICE": options.device, "THREADS": "1"}
+        trainer = {"DEVICE": options.device, "THREADS": "1", **_metrics("trainer", ports)}
         self._start("trainer", "trainer", "GAITFLEET_TRAINER_", self._for_run(trainer), stop_seconds=30.0)
         for name, role, simulators in (
             ("rollout", "train", options.workers),
@@ -88,8 +90,10 @@ class Fleet:
                     "WORKER": name,
                     "SIMULATORS": str(simulators),
                     "SPOOL_DIR": str((options.data_dir / "spool" / name).resolve()),
+                    **_metrics(name, ports),
                 }
                 self._start(name, "rollout", "GAITFLEET_ROLLOUT_", self._for_run(rollout), stop_seconds=12.0)
+        return write_scrape_configuration(options.data_dir, ports)
 
     def watch(self) -> list[str]:
         """Restart what has died; returns messages for people.
@@ -156,3 +160,9 @@ def start_database(directory: Path, log_path: Path) -> tuple[Child, str]:
         child.stop()
         raise
     return child, f"mongodb://127.0.0.1:{port}/"
+
+
+def _metrics(name: str, ports: dict[str, int]) -> dict[str, str]:
+    """Settings that put a service's metrics on a free loopback port, which is noted in `ports`."""
+    ports[name] = free_port()
+    return {"METRICS_PORT": str(ports[name]), "METRICS_ADDRESS": "127.0.0.1"}

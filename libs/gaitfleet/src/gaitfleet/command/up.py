@@ -126,7 +126,8 @@ def _run_fleet(
             _open_run(client, options.run, experiment)
             _say_where_it_stands(client.status(), console)
             if not stopping.requested:
-                fleet.start_workers()
+                configuration = fleet.start_workers()
+                console.print(f"metrics: prometheus --config.file={configuration}")
                 _watch(fleet, client, stop_after, stopping, console)
             console.print("stopping: rollouts, trainer, replay API, database")
     finally:

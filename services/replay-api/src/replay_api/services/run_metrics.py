@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from typing import get_args
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from gaitfleet.episode import Role
 from replay_api.services.cache import TIMES_SAMPLED_BOUNDS
 from replay_api.services.open_run import OpenRun
 
@@ -36,7 +39,11 @@ _GAUGES: tuple[tuple[str, str, Reader], ...] = (
         lambda run: run.limiter.limits().waiting_samplers,
     ),
     ("rl_replay_ready", "1 when stored episodes are loaded.", lambda run: float(not run.loading)),
-    ("rl_replay_workers", "Workers heard of in the last half minute.", lambda run: len(run.workers.statuses())),
+    (
+        "rl_eval_return_best",
+        "Mean official score of the best checkpoint.",
+        lambda run: None if run.record.best is None else run.record.best.evaluation_return,
+    ),
     (
         "rl_checkpoint_published_timestamp_seconds",
         "When the head last moved.",
@@ -57,7 +64,11 @@ _GAUGES: tuple[tuple[str, str, Reader], ...] = (
         "Position of the stage that the run is in, from 0; absent without a curriculum.",
         lambda run: None if run.description.experiment.curriculum is None else run.description.stage,
     ),
-    ("rl_trainer_lease_epoch", "Epoch of the run's lease.", lambda run: run.record.epoch),
+    (
+        "rl_checkpoint_lease_epoch",
+        "Epoch of the run's lease: one more with every start of a trainer.",
+        lambda run: run.record.epoch,
+    ),
 )
 
 
@@ -76,9 +87,32 @@ class RunCollector(Collector):
                 if value is not None:
                     family.add_metric([run.run], value)
             yield family
+        yield _workers(runs)
+        yield _returns(runs)
         yield _evicted(runs)
         yield _unsampled(runs)
         yield _times_sampled(runs)
+
+
+def _workers(runs: Iterable[OpenRun]) -> Metric:
+    family = GaugeMetricFamily(
+        "rl_replay_workers", "Workers heard of in the last half minute.", labels=["run_id", "role"]
+    )
+    for run in runs:
+        heard = Counter(worker.role for worker in run.workers.statuses())
+        for role in get_args(Role):
+            family.add_metric([run.run, role], heard[role])
+    return family
+
+
+def _returns(runs: Iterable[OpenRun]) -> Metric:
+    family = GaugeMetricFamily(
+        "rl_replay_return_mean", "Mean official score of the latest episodes stored.", labels=["run_id", "role"]
+    )
+    for run in runs:
+        for role, returns in run.tally.returns().items():
+            family.add_metric([run.run, role], returns.mean_simulator_return)
+    return family
 
 
 def _evicted(runs: Iterable[OpenRun]) -> Metric:

@@ -1,0 +1,1 @@
+"""Grafana dashboards as code; the JSON that they make is in the chart."""
