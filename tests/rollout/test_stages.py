@@ -12,6 +12,7 @@ import pytest
 from fake_replay_api import FakeApi
 from scenario import pendulum
 
+from gaitfleet.task import make_task
 from rollout.schedule import EvaluationSchedule, Policy
 
 pytest.importorskip("gymnasium", reason="the simulator of these tests is Pendulum")

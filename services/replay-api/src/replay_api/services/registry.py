@@ -268,7 +268,7 @@ class RunRegistry:
             threads=self._threads,
             flushed=record.sampled,
         )
-        self._metrics.open_run(run)
+        self._metrics.open_run(opened.run)
         await self._remember(opened, {planned.key for planned in plan.own}, settled)
         return plan, opened
 
