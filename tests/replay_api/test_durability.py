@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -9,9 +10,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
+from pymongo import MongoClient
 
 from gaitfleet.command.processes import free_port
 from gaitfleet.episode import encode_episode
@@ -239,6 +242,23 @@ def test_counters_and_transitions_survive_a_restart(settings: Settings) -> None:
     ]
     assert len(rows[0]) == 135
     assert rows[0] == rows[1]
+
+
+def test_a_run_of_a_version_that_knew_fewer_settings_goes_on_with_its_file(settings: Settings) -> None:
+    with serve(settings) as url, Fleet(url) as fleet:
+        run = fleet.run
+    with MongoClient[dict[str, Any]](settings.mongodb_uri.get_secret_value()) as client:
+        runs = client[settings.mongodb_database]["runs"]
+        document = runs.find_one({"_id": run})
+        assert document is not None
+        experiment = json.loads(document["experiment"])
+        del experiment["exploration"], experiment["replay"]["sampling"]
+        runs.update_one({"_id": run}, {"$set": {"experiment": json.dumps(experiment)}})
+    with serve(settings) as url:
+        fleet.reconnect(url)
+        assert fleet.create().status_code == 200
+        assert fleet.http.put(fleet.path, json={"seed": 7}).status_code == 409
+        fleet.http.close()
 
 
 def test_two_replicas_share_one_run(settings: Settings) -> None:

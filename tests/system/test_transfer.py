@@ -18,6 +18,7 @@ from gaitfleet.episode import Episode, content_digest, decode_episode, encode_ep
 from gaitfleet.task.prosthetics_layout import prosthetics_layout
 from tests.conftest import serve, settings_for
 from tests.replay_api.fleet import Fleet, experiment_of
+from tests.replay_api.test_curriculum import Walk
 from tests.system.test_round_trip import STEPS, TASK, play
 
 
@@ -144,6 +145,23 @@ def test_files_of_timesteps_are_closed_at_their_size(
     for part, episodes in enumerate((2, 2, 1)):
         assert pq.read_metadata(directory / "timesteps" / f"part-{part:05d}.parquet").num_rows == 30 * episodes
         assert pq.read_metadata(directory / "episodes" / f"part-{part:05d}.parquet").num_rows == episodes
+
+
+def test_the_tables_of_every_stage_have_its_own_rewards(api: str, tmp_path: Path) -> None:
+    with Walk(api) as walk:
+        planar = walk.episode("planar", seed=1)
+        assert walk.post(planar).status_code == 201
+        walk.publish_step(10)
+        assert [walk.evaluate(1.0, version=10, seed=seed) for seed in range(2)] == [201, 201]
+        assert walk.stage() == "spatial"
+        spatial = walk.episode("spatial", seed=2)
+        assert walk.post(spatial).status_code == 201
+        directory = exported(walk, tmp_path / "export", "--parquet", "--role", "random")
+    for episode, task in zip((spatial, planar), reversed(walk.tasks), strict=True):
+        tables = [pq.read_table(part) for part in (directory / "timesteps").glob("*.parquet")]
+        (table,) = [table for table in tables if table["episode_id"][0].as_py() == str(episode.metadata.episode_id)]
+        assert table["learned_reward"].to_pylist() == task.reward(episode.trajectory).tolist()
+        assert {f"reward_term/{name}" for name in task.reward_terms(episode.trajectory)} <= set(table.column_names)
 
 
 def test_filters_choose_role_age_and_number(fleet: Fleet, tmp_path: Path) -> None:

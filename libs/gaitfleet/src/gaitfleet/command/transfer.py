@@ -17,7 +17,6 @@ from gaitfleet.client import ReplayClient
 from gaitfleet.command.inspection import DEFAULT_URL, Url, connected
 from gaitfleet.command.processes import only_one
 from gaitfleet.errors import GaitfleetError, TransferError
-from gaitfleet.task import make_task
 from gaitfleet.transfer.bodies import BodyExport, read_manifest
 from gaitfleet.transfer.directory import open_export, read_run
 from gaitfleet.transfer.exporting import Part, chosen_episodes, export_episode
@@ -106,7 +105,7 @@ def _tables(output: Path, description: RunDescription, patterns: list[str] | Non
         from gaitfleet.transfer.tables import ParquetExport
     except ModuleNotFoundError as error:
         raise TransferError(f"tables need {error.name}, of an extra: pip install 'gaitfleet[parquet]'") from None
-    return ParquetExport(output, description, make_task(description.experiment.task), patterns, file_bytes)
+    return ParquetExport(output, description, patterns, file_bytes)
 
 
 def _export(

@@ -38,8 +38,8 @@ def open_export(directory: Path, description: RunDescription) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         if path.exists():
             there = read_run(directory)
-            if (there.run, there.experiment_hash) != (description.run, description.experiment_hash):
-                raise TransferError(f"{directory} holds run {there.run!r} ({there.experiment_hash}); choose another")
+            if (there.run, there.experiment.hash) != (description.run, description.experiment_hash):
+                raise TransferError(f"{directory} holds run {there.run!r} ({there.experiment.hash}); choose another")
         else:
             write_whole(path, description.model_dump_json(indent=2).encode())
     except OSError as error:

@@ -21,8 +21,7 @@ import pyarrow.parquet as pq
 from pydantic import AwareDatetime, BaseModel
 
 from gaitfleet.episode import Episode
-from gaitfleet.errors import TransferError
-from gaitfleet.task.interface import Task
+from gaitfleet.task.stages import stage_tasks
 from gaitfleet.timesteps import Timesteps
 from gaitfleet.transfer.directory import clear_unfinished, finish, unfinished
 from gaitfleet.wire import EpisodeSummary, RunDescription
@@ -44,22 +43,18 @@ class ParquetExport:
         Of the export. What is in its tables already is not written again.
     run
         Whose episodes they are; its hashes are noted in every file.
-    task
-        Of the run.
     patterns
         Columns of `gaitfleet.timesteps` that are wanted; None for all but the observation.
     file_bytes
         A file of `timesteps` is closed when it has grown to this size.
     """
 
-    def __init__(
-        self, directory: Path, run: RunDescription, task: Task, patterns: Sequence[str] | None, file_bytes: int
-    ) -> None:
+    def __init__(self, directory: Path, run: RunDescription, patterns: Sequence[str] | None, file_bytes: int) -> None:
         self._timesteps, self._episodes = directory / "timesteps", directory / "episodes"
         for folder in (self._timesteps, self._episodes):
             clear_unfinished(folder, ".parquet")
         self._notes = {"run": run.run, "experiment_hash": run.experiment_hash, "layout_hash": run.layout_hash}
-        self._task = task
+        self._tasks = dict(zip(run.experiment.stage_names, stage_tasks(run.experiment), strict=True))
         self._patterns = patterns
         self._file_bytes = file_bytes
         self._held: set[UUID] = set()
@@ -88,15 +83,13 @@ class ParquetExport:
 
         Raises
         ------
-        TransferError
-            When its columns are not those of the episodes before.
         LayoutError
             When a pattern fits no column.
         """
         table = self._table(summary.episode_id, episode)
         first = self._waiting[0].schema if self._waiting else self._writer and self._writer.schema
         if first is not None and not table.schema.equals(first):
-            raise TransferError(f"episode {summary.episode_id} has other columns than the episodes before it")
+            self._finish_part()  # of another stage, with other reward terms: every file has one set of columns
         self._waiting.append(table)
         self._summaries.append(summary)
         self._held.add(summary.episode_id)
@@ -104,7 +97,7 @@ class ParquetExport:
             self._write_row_group()
 
     def _table(self, episode_id: UUID, episode: Episode) -> pa.Table:
-        timesteps = Timesteps(episode.trajectory, self._task)
+        timesteps = Timesteps(episode.trajectory, self._tasks[episode.metadata.stage])
         names = timesteps.default_names if self._patterns is None else timesteps.chosen(self._patterns)
         steps = episode.trajectory.steps
         arrays = [pa.array([str(episode_id)] * steps), pa.array(np.arange(steps, dtype=np.int32))]

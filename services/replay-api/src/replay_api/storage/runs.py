@@ -101,7 +101,6 @@ class RunStore:
         document = {
             "_id": description.run,
             "experiment": description.experiment.model_dump_json(),
-            "experiment_hash": description.experiment_hash,
             "layout_hash": description.layout_hash,
             "observation_hash": description.observation_hash,
             "created_at": description.created_at,
@@ -222,10 +221,11 @@ def info_document(info: CheckpointInfo) -> Document:
 
 
 def _description(document: Document) -> RunDescription:
+    experiment = Experiment.model_validate_json(document["experiment"])
     return RunDescription(
         run=document["_id"],
-        experiment=Experiment.model_validate_json(document["experiment"]),
-        experiment_hash=document["experiment_hash"],
+        experiment=experiment,
+        experiment_hash=experiment.hash,  # not as it was when the run began: a later version may know more settings
         layout_hash=document["layout_hash"],
         observation_hash=document["observation_hash"],
         created_at=document["created_at"],
