@@ -36,6 +36,7 @@ BY_PROCESS = f"* on (instance, job) group_left (component) rl_build_info{{{HERE}
 
 MARKS = (
     annotation("Trainer started", f"changes(rl_checkpoint_lease_epoch{{{RUN}}}[1m]) > 0", "orange"),
+    annotation("New stage of the curriculum", f"changes(rl_curriculum_stage{{{RUN}}}[1m]) > 0", "green"),
     annotation("New version", f"count by (version) (rl_build_info{{{HERE}}} unless rl_build_info offset 2m)", "purple"),
 )
 

@@ -31,10 +31,12 @@ def test_the_files_are_what_the_code_makes() -> None:
     assert {path.name: path.read_text(encoding="utf-8") for path in DIRECTORY.glob("*.json")} == texts()
 
 
-def test_every_metric_is_on_a_panel_or_in_a_rule() -> None:
+def test_every_metric_is_on_a_panel_a_mark_or_in_a_rule() -> None:
     expressions = [
         target["expr"] for board in DASHBOARDS.values() for panel in panels(board) for target in panel["targets"]
     ]
+    marks = (mark for board in DASHBOARDS.values() for mark in board["annotations"]["list"])
+    expressions += [mark["expr"] for mark in marks if "expr" in mark]
     for path in RULES.glob("*.yaml"):
         groups = yaml.safe_load(path.read_text(encoding="utf-8"))["groups"]
         expressions += [rule["expr"] for group in groups for rule in group["rules"]]

@@ -25,7 +25,6 @@ pytestmark = pytest.mark.observability
 
 RUN = "pendulum"
 SHOWN_ON_ERROR_ONLY = {
-    "replay-api / Refused and repeated",
     "storage / Commands that failed",
     "storage / Requests that failed",
     "storage / Objects deleted",

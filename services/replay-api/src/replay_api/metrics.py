@@ -16,6 +16,7 @@ from prometheus_client import (
 )
 
 from gaitfleet.episode import Role
+from gaitfleet.quality.rules import RULES
 from replay_api import __version__
 from replay_api.settings import Component
 
@@ -50,6 +51,8 @@ class Metrics:
             self.inserted_episodes.labels(run, role)
         for side in ("insert", "sample"):
             self.limited.labels(run, side)
+        for finding in RULES:
+            self.findings.labels(run, finding)
         self.blocked_seconds.labels(run, "sample")
         self.rejected.labels(run, "other")
         for result in ("ok", "fenced", "error"):
