@@ -16,7 +16,7 @@ BUILD_ARGS ?=
 OUTSIDE := not e2e and not isolation and not chart and not containers and not cluster and not observability
 export REGISTRY IMAGE_TAG
 
-.PHONY: help run test test-isolation test-e2e test-containers test-cluster test-observability images chart dashboards \
+.PHONY: help run test test-isolation test-fuzz test-e2e test-containers test-cluster test-observability images chart dashboards \
   check bench learning-bars study-integrator install install-dev clean
 
 help: ## Show this help
@@ -30,6 +30,10 @@ test: install-dev ## Install, then run the tests
 
 test-isolation: install-dev ## Test each service in an environment that holds only that service (minutes)
 	$(BIN)/python -m pytest -m isolation $(ARGS)
+
+test-fuzz: install-dev ## Many more generated requests and bodies against the replay API than `make test` makes (minutes)
+	GAITFLEET_TEST_FUZZ_EXAMPLES=2000 $(BIN)/python -m pytest tests/replay_api/test_openapi.py \
+	  tests/replay_api/test_hostile_requests.py tests/gaitfleet/test_hostile_bodies.py $(ARGS)
 
 test-e2e: install-dev ## Let the whole system learn Pendulum-v1 (minutes)
 	$(BIN)/python -m pytest -m e2e $(ARGS)

@@ -72,10 +72,10 @@ def decode_checkpoint(body: bytes | bytearray | memoryview) -> Checkpoint:
     """
     decoded = codec.read(body)
     try:
-        metadata = json.loads(decoded.metadata[METADATA_KEY])
+        metadata = codec.read_json(decoded.metadata[METADATA_KEY], METADATA_KEY)
         policy = PolicyDescription.model_validate(metadata["policy"])
         counters = dict(metadata["counters"])
-    except (KeyError, TypeError, ValueError, RecursionError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         message = f"metadata {METADATA_KEY!r} is missing or wrong: {error!r:.500}"
         raise CodecError(message, field=METADATA_KEY, reason="metadata") from None
     parts: dict[str, dict[str, Array]] = {"policy": {}, "trainer": {}}

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -23,6 +24,9 @@ from gaitfleet.errors import CodecError
 
 MAX_HEADER_BYTES = 1 << 20
 """Bytes of JSON header accepted: a batch of 64 needs 45 kB, a checkpoint of 200 tensors 20 kB."""
+
+MAX_DIMENSIONS = 8
+"""Dimensions of a tensor; more are refused before they are multiplied. Ours have at most three."""
 
 ZSTD_LEVEL = 1
 """State rows are noisy floats: level 3 takes twice the time of level 1 for 1 % fewer bytes."""
@@ -103,8 +107,8 @@ def read(buffer: bytes | bytearray | memoryview) -> Body:
     Raises
     ------
     CodecError
-        When the header is too long, is not JSON, names an unknown dtype, or its offsets overlap, leave holes or do not
-        match the bytes that are there.
+        When the header is too long, is not JSON in UTF-8, says something twice, names an unknown dtype, or its offsets
+        overlap, leave holes or do not match the bytes that are there.
     """
     view = memoryview(buffer)
     if len(view) < 8:
@@ -118,16 +122,40 @@ def read(buffer: bytes | bytearray | memoryview) -> Body:
     if 8 + length > len(view):
         message = f"header says it is {length} bytes long but the body ends after {len(view)} bytes"
         raise CodecError(message, field="header", reason="truncated")
-    try:
-        entries = json.loads(bytes(view[8 : 8 + length]))
-    except (ValueError, RecursionError) as error:
-        raise CodecError(f"header is not JSON: {error}", field="header", reason="header") from None
+    entries = read_json(bytes(view[8 : 8 + length]), "header")
     if not isinstance(entries, dict):
         raise CodecError("header is not a JSON object", field="header", reason="header")
     metadata = entries.pop("__metadata__", {})
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
         raise CodecError("__metadata__ must map text to text", field="__metadata__", reason="header")
     return Body(metadata, _views(entries, view[8 + length :]))
+
+
+def read_json(text: bytes | str, field: str) -> Any:
+    """JSON as the safetensors format wants it, which Python's reader does not insist on: UTF-8, no key twice, no half
+    of a surrogate pair (it could be neither answered nor stored).
+
+    Raises
+    ------
+    CodecError
+        When it is not; `field` says what was read.
+    """
+    try:
+        decoded = text if isinstance(text, str) else text.decode()
+        value = json.loads(decoded, object_pairs_hook=_object)
+        if "\\ud" in decoded.lower():
+            json.dumps(value, ensure_ascii=False).encode()
+    except (ValueError, RecursionError) as error:
+        raise CodecError(f"{field} is not JSON: {error}", field=field, reason="header") from None
+    return value
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    entries = dict(pairs)
+    if len(entries) < len(pairs):
+        twice = next(name for name, count in Counter(name for name, _ in pairs).items() if count > 1)
+        raise ValueError(f"key {twice!r:.100} stands twice")
+    return entries
 
 
 def _views(entries: dict[str, Any], data: memoryview) -> dict[str, Array]:
@@ -146,7 +174,7 @@ def _views(entries: dict[str, Any], data: memoryview) -> dict[str, Array]:
             message = f"tensor {name!r} ends at byte {end} but only {len(data)} bytes of data are there"
             raise CodecError(message, field=name, reason="truncated")
         flat = np.frombuffer(data, dtype=spec.dtype, count=math.prod(spec.shape), offset=begin) if end > begin else None
-        array = np.empty(spec.shape, spec.dtype) if flat is None else flat.reshape(spec.shape)
+        array = _empty(name, spec) if flat is None else flat.reshape(spec.shape)
         array.flags.writeable = False
         tensors[name] = array
         expected = end
@@ -156,12 +184,22 @@ def _views(entries: dict[str, Any], data: memoryview) -> dict[str, Array]:
     return tensors
 
 
+def _empty(name: str, spec: TensorSpec) -> Array:
+    try:
+        return np.empty(spec.shape, spec.dtype)
+    except ValueError:  # numpy multiplies the other dimensions, whichever is 0
+        message = f"tensor {name!r} of shape {list(spec.shape)} is empty, and too large"
+        raise CodecError(message, field=name, reason="shape") from None
+
+
 def _entry(item: tuple[str, Any]) -> tuple[str, int, int, TensorSpec]:
     name, entry = item
     try:
         dtype = _DTYPES[entry["dtype"]]
         shape = tuple(entry["shape"])
         begin, end = entry["data_offsets"]
+        if len(shape) > MAX_DIMENSIONS:
+            raise ValueError(shape)
     except (KeyError, TypeError, ValueError):
         raise CodecError(
             f"header entry of tensor {name!r} is not valid: {entry!r:.200}", field=name, reason="header"

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Annotated, Literal
 from uuid import UUID
 
@@ -84,7 +85,9 @@ class EpisodeMetadata(BaseModel):
     initial_pose: Pose | None = Field(
         default=None, description="Where it began, as it was drawn; null: in the simulator's own pose."
     )
-    started_at: AwareDatetime = Field(description="When it began, with time zone.")
+    started_at: AwareDatetime = Field(
+        ge=datetime(1970, 1, 1, tzinfo=UTC), lt=datetime(3000, 1, 1, tzinfo=UTC), description="When, with time zone."
+    )
     wall_seconds: float = Field(ge=0, le=1e7, description="Wall-clock time it took.")
     origin: EpisodeOrigin | None = Field(
         default=None, description="For an episode imported from another run: which. Left out elsewhere."

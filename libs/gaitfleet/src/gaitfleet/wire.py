@@ -35,6 +35,12 @@ class RunParent(Wire):
     transitions: int = Field(description="Decisions of its training episodes at that time.")
 
 
+class Request(Wire):
+    """Base of the bodies that are sent to the API: numbers are finite, for JSON knows no others."""
+
+    model_config = ConfigDict(allow_inf_nan=False)
+
+
 class RunDescription(Wire):
     """One run: what is simulated, what learns, and their hashes."""
 
@@ -157,7 +163,7 @@ class EventPage(Wire):
     events: list[Event] = Field(description="The page.")
 
 
-class BatchRequest(Wire):
+class BatchRequest(Request):
     """What the trainer wants sampled."""
 
     batches: int = Field(
@@ -190,7 +196,7 @@ class PriorityReceipt(Wire):
     evicted: int = Field(description="Transitions that are no longer held.")
 
 
-class TrainerProgress(Wire):
+class TrainerProgress(Request):
     """What the trainer says of itself when it renews its lease."""
 
     updates: int = Field(ge=0, description="Updates done in the whole run.")
@@ -201,7 +207,7 @@ class TrainerProgress(Wire):
     device: str = Field(default="cpu", max_length=100, description="What it computes on.")
 
 
-class LeaseRequest(Wire):
+class LeaseRequest(Request):
     """Take the run's lease, or renew it."""
 
     holder: Name = Field(description="Who asks; unique for each start of a trainer.")
@@ -246,7 +252,7 @@ class CheckpointList(Wire):
     best: int | None = Field(description="Step of the best by evaluation; null before the first evaluation.")
 
 
-class WorkerReport(Wire):
+class WorkerReport(Request):
     """What a rollout supervisor says of itself, every few seconds."""
 
     role: Role = Field(description="What it plays for.")
@@ -290,11 +296,13 @@ class Limits(Wire):
     longest_wait_seconds: float = Field(description="How long the oldest of them has waited.")
 
 
-class LimitsChange(Wire):
+class LimitsChange(Request):
     """New limits; what is left out stays as it is."""
 
     samples_per_insert: float | None = Field(default=None, gt=0, description="Transitions sampled for one inserted.")
-    min_size: int | None = Field(default=None, ge=1, description="Transitions inserted before the first sample.")
+    min_size: int | None = Field(
+        default=None, ge=1, lt=1 << 53, description="Transitions inserted before the first sample."
+    )
     error_buffer: float | None = Field(default=None, gt=0, description="Samples by which either side may be ahead.")
     limit_inserts: bool | None = Field(default=None, description="Whether rollouts wait for the trainer.")
 

@@ -41,6 +41,9 @@ way."""
 MAX_REMAINING = 127
 """Decisions until the end of an episode are held in seven bits; n-step returns need at most 32."""
 
+MAX_PRIORITY = 1e30
+"""Largest priority of a transition: the sum over all of them must stay finite."""
+
 LOAD_CHUNK_EPISODES = 16
 """Episodes fetched at once while the cache is filled: some megabytes, to hide the round trip."""
 

@@ -14,7 +14,7 @@ from starlette.requests import ClientDisconnect
 
 from gaitfleet.problems import PREFIX
 from gaitfleet.wire import Problem
-from replay_api.errors import ServiceError
+from replay_api.errors import RejectedError, ServiceError
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -58,14 +58,19 @@ def respond(problem: Problem, headers: dict[str, str] | None = None) -> Response
     return Response(problem.model_dump_json(exclude_none=True), problem.status, headers, MEDIA_TYPE)
 
 
+def _writable(text: str) -> str:
+    """The text without halves of surrogate pairs, which JSON can name and UTF-8 cannot hold."""
+    return text.encode(errors="backslashreplace").decode()
+
+
 async def _service_error(request: Request, error: Exception) -> Response:
     refusal = cast(ServiceError, error)
     problem = Problem(
         type=refusal.type,
         title=refusal.title,
         status=refusal.status,
-        detail=refusal.detail,
-        field=refusal.field,
+        detail=_writable(refusal.detail),
+        field=None if refusal.field is None else _writable(refusal.field),
         reason=refusal.reason,
     )
     headers = {}
@@ -80,7 +85,7 @@ async def _service_error(request: Request, error: Exception) -> Response:
 
 async def _invalid(request: Request, error: Exception) -> Response:
     first = cast(RequestValidationError, error).errors()[0]
-    field = ".".join(str(part) for part in first["loc"] if part not in ("body", "query", "path", "header"))
+    field = _writable(".".join(str(part) for part in first["loc"] if part not in ("body", "query", "path", "header")))
     value = (
         ""
         if first["type"] == "missing" or isinstance(first.get("input"), (dict, list))
@@ -90,7 +95,7 @@ async def _invalid(request: Request, error: Exception) -> Response:
         type=PREFIX + "rejected",
         title="A rule is broken",
         status=422,
-        detail=f"{field or 'body'}: {first['msg'].removeprefix('Value error, ')}{value}",
+        detail=_writable(f"{field or 'body'}: {first['msg'].removeprefix('Value error, ')}{value}"),
         field=field or "body",
         reason="invalid",
     )
@@ -101,6 +106,8 @@ async def _http_error(request: Request, error: Exception) -> Response:
     refusal = cast(HTTPException, error)
     if isinstance(refusal.__cause__, ServiceError):  # FastAPI wraps what is raised while it reads a JSON body
         return await _service_error(request, refusal.__cause__)
+    if refusal.status_code == 400 and refusal.__cause__ is not None:  # not UTF-8, nested too deep, a number too long
+        return await _service_error(request, RejectedError("the body is not JSON", field="body", reason="invalid"))
     title = _TITLES.get(refusal.status_code, "Error")
     detail = f"{request.method} {request.url.path}: {title.lower()}"
     problem = Problem(title=title, status=refusal.status_code, detail=detail[:300])

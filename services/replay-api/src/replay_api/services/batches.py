@@ -14,6 +14,7 @@ import numpy as np
 from gaitfleet import codec
 from gaitfleet.batch import batch_specs
 from gaitfleet.wire import BatchRequest, PriorityReceipt, PriorityUpdate
+from replay_api.constants import MAX_PRIORITY
 from replay_api.errors import LimitedError, RejectedError
 from replay_api.metrics import Metrics
 from replay_api.services.admission import Admission
@@ -76,8 +77,8 @@ class BatchService:
         Raises
         ------
         RejectedError
-            When the run is not sampled by priority, the lists differ in length, or a priority is negative or not
-            finite.
+            When the run is not sampled by priority, the lists differ in length, or a priority is negative, not finite
+            or so large that their sum might not be.
         """
         if opened.cache.tree is None:
             raise RejectedError("this run samples uniformly; it has no priorities", field="index", reason="sampling")
@@ -85,10 +86,10 @@ class BatchService:
             detail = f"index has {len(update.index)} values, priority has {len(update.priority)}"
             raise RejectedError(detail, field="priority", reason="shape")
         priority = np.array(update.priority, np.float64)
-        wrong = ~np.isfinite(priority) | (priority < 0)
+        wrong = ~np.isfinite(priority) | (priority < 0) | (priority > MAX_PRIORITY)
         if wrong.any():
             i = int(np.argmax(wrong))
-            detail = f"priority[{i}] is {priority[i]}, must be finite and not negative"
+            detail = f"priority[{i}] is {priority[i]}, must be finite, not negative and at most {MAX_PRIORITY:g}"
             raise RejectedError(detail, field=f"priority[{i}]", reason="bounds")
         try:
             index = np.array(update.index, np.int64)
