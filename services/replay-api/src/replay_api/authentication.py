@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from replay_api.errors import ForbiddenError, UnauthorizedError
-from replay_api.settings import Settings
+from replay_api.settings import MINIMUM_TOKEN_LENGTH, Settings
 
 Actor = Literal["rollout", "trainer", "reader", "admin"]
 
@@ -94,5 +94,9 @@ def _read(directory: Path) -> list[tuple[bytes, Actor]]:
         except (OSError, UnicodeDecodeError):
             _log.exception("a token file cannot be read", extra={"file": actor})
             continue
-        tokens += [(_digest(line.strip()), actor) for line in text.splitlines() if line.strip()]
+        for token in filter(None, map(str.strip, text.splitlines())):
+            if len(token) < MINIMUM_TOKEN_LENGTH:
+                _log.error("a token is too short and is not taken", extra={"file": actor, "characters": len(token)})
+                continue
+            tokens.append((_digest(token), actor))
     return tokens
