@@ -19,6 +19,9 @@ from replay_api.settings import MINIMUM_TOKEN_LENGTH, Settings
 
 Actor = Literal["rollout", "trainer", "reader", "admin"]
 
+EVERYBODY: frozenset[Actor] = frozenset(get_args(Actor))
+"""Allowed where any known token will do."""
+
 REREAD_SECONDS = 5.0
 """Interval in s at which the token directory is read again."""
 

@@ -7,6 +7,13 @@ the client's read timeout."""
 RETRY_AFTER_SECONDS = 2
 """Retry-After in s of a 503: a replica set elects a new primary in about that time."""
 
+BODY_SECONDS = 30.0
+"""Time in s that a body of megabytes has to arrive, and a second more for every `BODY_BYTES_PER_SECOND`: until then it
+holds a place that others wait for, and a client that lost its network never ends it."""
+
+BODY_BYTES_PER_SECOND = 1 << 20
+"""See `BODY_SECONDS`."""
+
 WATCH_SECONDS = 1.0
 """Interval in s at which an open run looks at its document: heads, limits and counters that another replica has
 moved."""

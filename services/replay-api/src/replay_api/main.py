@@ -54,5 +54,10 @@ def create_app(settings: Settings) -> FastAPI:
     description.complete(app)
     for module in (runs, episodes, training, checkpoints, health):
         app.include_router(module.router)
-    app.add_middleware(Measuring, metrics=metrics, max_json_bytes=settings.max_json_bytes)
+    app.add_middleware(
+        Measuring,
+        metrics=metrics,
+        max_json_bytes=settings.max_json_bytes,
+        max_inflight_bytes=settings.max_inflight_bytes,
+    )
     return app

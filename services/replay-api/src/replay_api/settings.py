@@ -69,7 +69,7 @@ class Settings(BaseSettings):
     max_inflight_bytes: int = Field(
         default=512 << 20,
         ge=1 << 20,
-        description="Episode bytes worked on at once, at their decompressed limit; then 429.",
+        description="Episode bytes worked on at once, at their decompressed limit, and as much of JSON; then 429.",
     )
     max_concurrent_samples: int = Field(default=64, ge=1, description="Sample requests served at once; then 429.")
     max_sample_bytes: int = Field(default=1 << 30, ge=1 << 20, description="Size of one answer with batches.")

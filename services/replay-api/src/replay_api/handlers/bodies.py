@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 from fastapi import Request
 from fastapi.responses import Response
 
-from replay_api.errors import EncodingError, RejectedError, TooLargeError
+from replay_api.constants import BODY_BYTES_PER_SECOND, BODY_SECONDS, RETRY_AFTER_SECONDS
+from replay_api.errors import EncodingError, LimitedError, RejectedError, TooLargeError
 
 SAFETENSORS = "application/x-safetensors"
 
@@ -32,7 +34,19 @@ async def read_body(request: Request, limit_bytes: int, what: str) -> bytearray:
         When the declared or the received length is over `limit_bytes`.
     RejectedError
         When it is empty.
+    LimitedError
+        When it does not arrive in time.
     """
+    seconds = BODY_SECONDS + limit_bytes / BODY_BYTES_PER_SECOND
+    try:
+        async with asyncio.timeout(seconds):
+            return await _read(request, limit_bytes, what)
+    except TimeoutError:
+        detail = f"the {what} did not arrive within {seconds:.0f} s"
+        raise LimitedError(detail, field="body", reason="slow", retry_after_seconds=RETRY_AFTER_SECONDS) from None
+
+
+async def _read(request: Request, limit_bytes: int, what: str) -> bytearray:
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and int(declared) > limit_bytes:
         raise _too_large(what, int(declared), limit_bytes)

@@ -1,14 +1,18 @@
-"""Middleware that counts and times requests, and bounds the bodies of those that send JSON."""
+"""Middleware that counts and times requests, and bounds the bodies of those that send JSON, one by one and together."""
 
 from __future__ import annotations
 
 import re
 import time
+from contextlib import ExitStack
 
+from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from replay_api.authentication import EVERYBODY
 from replay_api.errors import TooLargeError
 from replay_api.metrics import Metrics
+from replay_api.services.admission import Admission
 
 _LARGE_BODIES = re.compile(r"/v1/runs/[^/]+/(episodes|checkpoints/[^/]+)")
 """Paths of bodies with limits of their own."""
@@ -17,10 +21,11 @@ _LARGE_BODIES = re.compile(r"/v1/runs/[^/]+/(episodes|checkpoints/[^/]+)")
 class Measuring:
     """Times requests from the first byte in to the last byte out. The label is the route's template, never the path."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics, max_json_bytes: int) -> None:
+    def __init__(self, app: ASGIApp, metrics: Metrics, max_json_bytes: int, max_inflight_bytes: int) -> None:
         self._app = app
         self._metrics = metrics
         self._max_json_bytes = max_json_bytes
+        self._json = Admission(max_inflight_bytes, "bytes of JSON")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -37,7 +42,8 @@ class Measuring:
 
         self._metrics.inflight.inc()
         try:
-            await self._app(scope, self._bounded(scope, receive), counted)
+            with ExitStack() as held:
+                await self._app(scope, self._bounded(scope, receive, held), counted)
         finally:
             self._metrics.inflight.dec()
             route = getattr(scope.get("route"), "path", "unmatched")
@@ -45,15 +51,21 @@ class Measuring:
             self._metrics.requests.labels(route, method, str(code)).inc()
             self._metrics.request_seconds.labels(route, method).observe(time.monotonic() - began)
 
-    def _bounded(self, scope: Scope, receive: Receive) -> Receive:
+    def _bounded(self, scope: Scope, receive: Receive, held: ExitStack) -> Receive:
         if _LARGE_BODIES.fullmatch(scope["path"]):
             return receive
         received = 0
+        known = False
 
         async def bounded() -> Message:
-            nonlocal received
+            nonlocal received, known
+            if not known and scope["path"].startswith("/v1/"):  # FastAPI reads the body before it asks who sent it
+                scope["app"].state.context.tokens.check(Headers(scope=scope).get("authorization"), EVERYBODY)
+            known = True
             message = await receive()
-            received += len(message.get("body", b""))
+            size = len(message.get("body", b""))
+            held.enter_context(self._json.take(size))
+            received += size
             if received > self._max_json_bytes:
                 detail = f"the body has {received} bytes or more; at most {self._max_json_bytes} are accepted here"
                 raise TooLargeError(detail, field="body", reason="too_large")

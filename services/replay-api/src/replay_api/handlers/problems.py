@@ -37,7 +37,7 @@ def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
         503: "Database or checkpoint store away; wait (Retry-After)",
     }
     schema = {"$ref": "#/components/schemas/Problem"}
-    always = (401, 403, 503)
+    always = (401, 403, 503, 429) if 413 in statuses else (401, 403, 503)  # bodies are admitted, or must wait
     return {
         status: {"description": titles[status], "content": {MEDIA_TYPE: {"schema": schema}}}
         for status in sorted({*statuses, *always})

@@ -1,0 +1,124 @@
+"""More than the service can hold: the rest is told when to come back, and memory stays where it is."""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, suppress
+
+import httpx
+import psutil
+import pytest
+
+from gaitfleet.command.processes import free_port
+from replay_api.settings import Settings
+from tests.conftest import serve
+from tests.replay_api.fleet import Fleet
+
+MIB = 1 << 20
+INFLIGHT_BYTES = 64 * MIB
+BODY_BYTES = 8 * MIB
+PLACES = 4
+"""Episodes of at most 16 MiB, decompressed, that fit."""
+
+
+@pytest.fixture(scope="module")
+def server(mongodb_uri: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, psutil.Process]]:
+    """A server process with little room, and its address."""
+    directory, port = tmp_path_factory.mktemp("overload"), free_port()
+    limits = {"MAX_INFLIGHT_BYTES": INFLIGHT_BYTES, "MAX_DECOMPRESSED_BYTES": INFLIGHT_BYTES // PLACES}
+    given = limits | {
+        "AUTHENTICATION": "none",
+        "PORT": port,
+        "MONGODB_URI": mongodb_uri,
+        "MONGODB_DATABASE": "test-overload",
+        "CHECKPOINT_STORE": f"directory:{directory}",
+    }
+    environment = os.environ | {f"GAITFLEET_REPLAY_API_{name}": str(value) for name, value in given.items()}
+    process = subprocess.Popen([sys.executable, "-m", "replay_api"], env=environment)
+    url, deadline = f"http://127.0.0.1:{port}", time.monotonic() + 60
+    try:
+        while True:
+            with suppress(httpx.TransportError):
+                if httpx.get(f"{url}/health/ready").is_success:
+                    break
+            assert time.monotonic() < deadline, "the server did not start"
+            time.sleep(0.1)
+        yield url, psutil.Process(process.pid)
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def send_part(url: str, path: str, part: bytes, content_type: str) -> socket.socket:
+    """A connection on which a post of `BODY_BYTES` has begun and does not end."""
+    host, port = url.removeprefix("http://").split(":")
+    connection = socket.create_connection((host, int(port)), timeout=30)
+    head = (
+        f"POST {path} HTTP/1.1\r\nHost: {host}\r\nContent-Type: {content_type}\r\nContent-Length: {BODY_BYTES}\r\n\r\n"
+    )
+    connection.sendall(head.encode() + part)
+    return connection
+
+
+def test_beyond_the_budget_posts_are_told_to_come_back_and_memory_stays(server: tuple[str, psutil.Process]) -> None:
+    url, process = server
+    with ExitStack() as stack, Fleet(url) as fleet:
+        assert fleet.post(fleet.play()).status_code == 201
+        before = process.memory_info().rss
+        half = bytes(BODY_BYTES // 2)
+        begun = [
+            stack.enter_context(send_part(url, f"{fleet.path}/episodes", half, "application/x-safetensors"))
+            for _ in range(PLACES)
+        ]
+        with ThreadPoolExecutor(20) as threads:
+            answers = list(threads.map(lambda _: fleet.post(bytes(BODY_BYTES)), range(60)))
+        assert {answer.status_code for answer in answers} == {429}
+        assert {answer.headers["retry-after"] for answer in answers} == {"1"}
+        assert {answer.json()["reason"] for answer in answers} == {"busy"}
+        assert process.memory_info().rss - before < 2 * INFLIGHT_BYTES  # all bodies are 480 MiB
+        for connection in begun:
+            connection.sendall(half)
+        assert [connection.recv(12) for connection in begun] == [b"HTTP/1.1 422"] * PLACES
+        assert fleet.post(fleet.play()).status_code == 201
+
+
+def test_json_beyond_the_budget_waits_too(server: tuple[str, psutil.Process]) -> None:
+    url, process = server
+    with ExitStack() as stack, Fleet(url) as fleet:
+        before = process.memory_info().rss
+        path, part = f"{fleet.path}/lease", bytes(3 * MIB)
+        begun = [stack.enter_context(send_part(url, path, part, "application/json")) for _ in range(40)]
+        refused: set[socket.socket] = set()
+        deadline = time.monotonic() + 60
+        while len(refused) < 40 - INFLIGHT_BYTES // len(part) - 1:
+            assert time.monotonic() < deadline, f"{len(refused)} are refused"
+            refused |= set(select.select([one for one in begun if one not in refused], [], [], 1)[0])
+        assert {connection.recv(12) for connection in refused} == {b"HTTP/1.1 429"}
+        assert process.memory_info().rss - before < 2 * INFLIGHT_BYTES  # all bodies are 120 MiB, and parsed far more
+    with Fleet(url) as fleet:
+        assert fleet.lease().status_code == 200
+
+
+def test_a_body_that_never_ends_gives_its_place_back(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("replay_api.handlers.bodies.BODY_SECONDS", -11.5)  # and a second for each of 12 MiB
+    with serve(settings) as url, Fleet(url) as fleet:
+        with send_part(url, f"{fleet.path}/episodes", bytes(MIB), "application/x-safetensors") as connection:
+            answer = connection.recv(4096)
+        assert answer.startswith(b"HTTP/1.1 429")
+        assert b"retry-after: 2" in answer.lower()
+        assert fleet.status()["rejected"] == {"slow": 1}
+
+
+def test_a_body_of_an_unknown_sender_is_not_read(settings: Settings) -> None:
+    """What is not JSON is told only to those who may speak."""
+    guarded = settings.model_copy(update={"authentication": "token"})
+    with serve(guarded) as url:
+        answer = httpx.post(f"{url}/v1/runs/run/lease", content=b"{", headers={"Content-Type": "application/json"})
+    assert (answer.status_code, answer.headers["www-authenticate"]) == (401, "Bearer")
