@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from gaitfleet.quality import RULES
+from replay_api.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = [path for path in ROOT.glob("**/*.md") if not any(part.startswith(".") for part in path.parts)]
@@ -28,3 +29,10 @@ def test_the_readme_puts_a_file_path_on_every_arrow_of_the_loop() -> None:
 def test_the_page_on_analysis_lists_every_check() -> None:
     page = (ROOT / "docs" / "analysis.md").read_text(encoding="utf-8")
     assert re.findall(r"^\| `([a-z_]+)` \|", page, re.MULTILINE) == list(RULES)
+
+
+def test_the_page_on_security_lists_every_limit_with_its_default() -> None:
+    page = (ROOT / "docs" / "security.md").read_text(encoding="utf-8")
+    listed = dict(re.findall(r"^\| `(max_[a-z_]+)` \| (\d+) \|", page, re.MULTILINE))
+    limits = {name: str(field.default) for name, field in Settings.model_fields.items() if name.startswith("max_")}
+    assert listed == limits

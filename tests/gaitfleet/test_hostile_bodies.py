@@ -27,6 +27,9 @@ from gaitfleet.policy import METADATA_KEY as POLICY_KEY
 from gaitfleet.policy import NumpyPolicy
 from gaitfleet.task import make_task
 
+pytestmark = pytest.mark.filterwarnings("ignore:Do not use the `random` module")
+"""Hypothesis believes that the server's thread, which draws numbers meanwhile, is the strategy."""
+
 TASK = make_task(experiment_of().task)
 EPISODE = encode_episode(play(TASK, "run", steps=5))
 CHECKPOINT = checkpoint_of(TASK, "run", 1)

@@ -16,6 +16,9 @@ from gaitfleet import codec
 from gaitfleet.episode import METADATA_KEY, encode_episode
 from tests.replay_api.fleet import Fleet, experiment_of
 
+pytestmark = pytest.mark.filterwarnings("ignore:Do not use the `random` module")
+"""Hypothesis believes that the server's thread, which draws numbers meanwhile, is the strategy."""
+
 fuzz = hypothesis.settings(
     max_examples=int(os.environ.get("GAITFLEET_TEST_FUZZ_EXAMPLES", "60")),
     deadline=None,

@@ -31,6 +31,9 @@ from replay_api.settings import Settings
 from tests.conftest import serve, settings_for
 from tests.replay_api.fleet import Fleet
 
+pytestmark = pytest.mark.filterwarnings("ignore:Do not use the `random` module")
+"""Hypothesis believes that the server's thread, which draws numbers meanwhile, is the strategy."""
+
 TOKENS = {role: f"{role}-token-0123456789" for role in ("rollout", "trainer", "reader", "admin")}
 EXAMPLES = int(os.environ.get("GAITFLEET_TEST_FUZZ_EXAMPLES", "12"))
 CHECKS = [
