@@ -10,6 +10,7 @@ import os
 import re
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import urlencode
 
 import httpx
 import hypothesis
@@ -79,6 +80,8 @@ def aimed(case: schemathesis.Case, fleet: Fleet, episode_id: str) -> schemathesi
     if len(str(parameters.get("episode_id", ""))) == 36:
         parameters["episode_id"] = episode_id
     case.query.pop("wait", None)
+    address = urlencode(case.query, doseq=True)
+    hypothesis.assume(len(address) < 60_000)  # the HTTP parser itself refuses more than 64 KiB, with a plain 400
     if isinstance(case.body, dict) and case.body.get("wait_seconds") != "":
         case.body |= {"wait_seconds": 0}
     return case

@@ -111,6 +111,7 @@ async def get_timesteps(
         str,
         Query(
             max_length=20_000,
+            pattern=r"^[ -~]*$",  # one byte a character, so that what is accepted fits the 64 KiB of an address
             description="Comma-separated names or patterns (`body_pos/pelvis/*`) over state columns, `action/…`, "
             "`reward`, `learned_reward`, `decision`, `target_velocity/…`, `reward_term/…`, `observation/…`.",
         ),
