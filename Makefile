@@ -26,7 +26,7 @@ run: install ## Install, then train the prosthetic walker on this machine (ARGS=
 	$(BIN)/gaitfleet up $(ARGS)
 
 test: install-dev ## Install, then run the tests
-	$(BIN)/python -m pytest -m "$(OUTSIDE)" $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "$(OUTSIDE)" $(ARGS)
 
 test-isolation: install-dev ## Test each service in an environment that holds only that service (minutes)
 	$(BIN)/python -m pytest -m isolation $(ARGS)

@@ -22,6 +22,7 @@ from gaitfleet.experiment import Experiment
 from replay_api.settings import Settings
 from tests.conftest import Database, serve
 from tests.replay_api.fleet import Fleet, experiment_of
+from tests.replay_api.test_forks import wait_until_loaded
 
 
 class Api:
@@ -226,6 +227,7 @@ def test_counters_and_transitions_survive_a_restart(settings: Settings) -> None:
         limits = fleet.get("/limits").json()
     with serve(settings) as url:
         fleet.reconnect(url)
+        wait_until_loaded(fleet)
         (after,) = fleet.batches(batch_size=4096, n_step=3)
         again = fleet.get("/limits").json()
         status = fleet.status()

@@ -65,7 +65,7 @@ def forked(fleet: Fleet, experiment: Experiment, **more: Any) -> Fleet:
 
 
 def wait_until_loaded(fleet: Fleet) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while fleet.status()["loading"]:
         assert time.monotonic() < deadline
         time.sleep(0.02)

@@ -99,7 +99,7 @@ class AlwaysFailing:
         environment.reset = self._reset  # type: ignore[method-assign]
         return environment
 
-    def _reset(self, seed: int, state: Any, target_velocity: Any) -> None:
+    def _reset(self, seed: int, state: Any, target_velocity: Any = None, pose: Any = None) -> None:
         raise SimulatorFailure("cannot assemble", "reset")
 
 

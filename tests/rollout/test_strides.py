@@ -107,7 +107,7 @@ def played_again(episode: Episode, experiment: Experiment) -> Float32:
     """The rows of an episode by what its metadata says and nothing else."""
     metadata, task = episode.metadata, make_task(experiment.task)
     recording = new_recording(task)
-    act = make_actor(UNIFORM, None, task.description.action_size, metadata.seed)
+    act = make_actor(UNIFORM, None, task.description.action_size, metadata.seed, decisions=episode.trajectory.steps)
     environment = walker(experiment)
     run_episode(
         environment, task, act, recording, seed=metadata.seed, pose=metadata.initial_pose, stopping=lambda: False
