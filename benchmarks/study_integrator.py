@@ -5,8 +5,7 @@ the speed by processor time, as a multiple of osim-rl's own settings on the same
 pelvis and head position from the reference at 0.25 s, 0.5 s and at its end (0.6 s, or its fall).
 
 Sequences are played one after the other and noted as they are done; the same command goes on where it was stopped. At
-the end, or with --render at any time, a plot (needs matplotlib, which is not among the development requirements) and a
-table are made of what is there.
+the end, or with --render at any time, a plot and a table are made of what is there.
 
     make study-integrator ARGS="--processes 2"
 """

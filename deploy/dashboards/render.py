@@ -2,8 +2,7 @@
 
     python -m deploy.dashboards.render overview --prometheus http://127.0.0.1:9090 --minutes 30 --output overview.png
 
-Titles, units, colours of thresholds, sizes and places of the panels are those of the dashboard's JSON. Needs
-matplotlib, which is among the requirements of nothing else here.
+Titles, units, colours of thresholds, sizes and places of the panels are those of the dashboard's JSON.
 """
 
 from __future__ import annotations

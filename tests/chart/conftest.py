@@ -16,9 +16,18 @@ import pytest
 import yaml
 
 CHART = Path(__file__).parents[2] / "deploy" / "helm" / "gaitfleet"
-SCENARIOS = sorted((CHART / "ci").glob("*-values.yaml"))
+REPOSITORY = CHART.parents[2]
+SCENARIOS = {path.name.removesuffix("-values.yaml"): path for path in sorted((CHART / "ci").glob("*-values.yaml"))}
+"""The values files of `ci/`, by name."""
 
 Manifest = dict[str, Any]
+
+scenarios = pytest.mark.parametrize("scenario", SCENARIOS)
+
+
+def values(name: str) -> tuple[str, str]:
+    """Helm's arguments for one of `SCENARIOS`."""
+    return "--values", str(SCENARIOS[name])
 
 
 class Rendered:
@@ -74,6 +83,10 @@ class Helm:
         return done.stderr
 
 
+Render = Callable[..., Rendered]
+"""Renders with the given arguments of helm."""
+
+
 @pytest.fixture(scope="session")
 def helm(tmp_path_factory: pytest.TempPathFactory) -> Helm:
     """helm from the PATH, or out of the package that brings it."""
@@ -81,7 +94,7 @@ def helm(tmp_path_factory: pytest.TempPathFactory) -> Helm:
 
 
 @pytest.fixture(scope="session")
-def render(helm: Helm) -> Callable[..., Rendered]:
+def render(helm: Helm) -> Render:
     """Render with the given arguments of helm; the same ones only once."""
     known: dict[tuple[str, ...], Rendered] = {}
 

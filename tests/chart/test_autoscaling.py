@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.chart.autoscaler import TICK, Fleet, simulate
-from tests.chart.conftest import Rendered
+from tests.chart.conftest import Render
 from tests.chart.prometheus_rules import run_tests, series
 from tests.chart.test_chart import values
 
@@ -20,7 +19,7 @@ MINUTE = 60 // TICK
 
 
 @pytest.fixture
-def scaled_object(render: Callable[..., Rendered]) -> dict[str, Any]:
+def scaled_object(render: Render) -> dict[str, Any]:
     """The spec of the rendered ScaledObject: 1 to 37 workers."""
     (item,) = render(*values("monitoring")).all("ScaledObject")
     return dict(item["spec"])

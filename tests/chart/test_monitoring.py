@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +12,15 @@ import pytest
 import yaml
 
 from tests.chart.alert_cases import CASES
-from tests.chart.conftest import CHART, Helm, Rendered
+from tests.chart.conftest import CHART, REPOSITORY, Helm, Render, values
 from tests.chart.prometheus_rules import RULES, namespaced, promtool, run_tests, series
-from tests.chart.test_chart import values
 
 pytestmark = pytest.mark.chart
 
-Render = Callable[..., Rendered]
 CRDS = Path(__file__).parent / "crds"
 GROUPS = [group for path in RULES for group in yaml.safe_load(path.read_text())["groups"]]
 ALERTS = {rule["alert"]: rule for group in GROUPS for rule in group["rules"] if "alert" in rule}
-RUNBOOKS = CHART.parents[2] / "docs" / "operations.md"
+RUNBOOKS = REPOSITORY / "docs" / "operations.md"
 
 
 @pytest.mark.parametrize(

@@ -88,9 +88,9 @@ def test_a_file_is_checked_with_its_shapes_and_its_own_weights(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("task", "parts"),
     [
-        ("{}", ("159 values", "none, the present step alone", "720 bytes a decision, 0.7 GB when full")),
-        ("{observation: {history: 2}, round: 2}", ("477 values", "the present step, then t-4, t-8", "1992 bytes")),
-        ("{observation: {preset: seed-1260}}", ("1260 values", "then t-1, t-2, t-3", "5124 bytes a decision, 5.1 GB")),
+        ("{}", ("159 values", "none, the present step alone", "724 bytes a decision, 0.7 GB when full")),
+        ("{observation: {history: 2}, round: 2}", ("477 values", "the present step, then t-4, t-8", "1996 bytes")),
+        ("{observation: {preset: seed-1260}}", ("1260 values", "then t-1, t-2, t-3", "5128 bytes a decision, 5.1 GB")),
         ("{environment: 'gymnasium:Pendulum-v1'}", ("3 values", "none, the present step alone")),
     ],
 )

@@ -37,8 +37,11 @@ def test_everything_that_the_system_needs_is_on_this_machine(api: str, tmp_path:
     assert passing >= {"Python", "gaitfleet", "gaitfleet-replay-api", "gaitfleet-trainer", "gaitfleet-rollout"}
     assert passing >= {"cores", "memory", "data directory", "checkpoint directory", "checkpoint space"}
     assert passing >= {"MongoDB", "MongoDB write", "MongoDB transaction", "replay API", "token"}
-    assert passing >= {"simulator at 5e-05", "simulator at 0.001", "simulator at 0.005"}
-    assert "a second" in found["simulator at 0.001"]["detail"]
+    assert passing >= {
+        f"simulator, {settings}"
+        for settings in ("RungeKuttaMerson 5e-05", "SemiExplicitEuler2 0.001", "SemiExplicitEuler2 0.005")
+    }
+    assert "a second" in found["simulator, SemiExplicitEuler2 0.001"]["detail"]
     assert any(name.startswith("GPU") for name in found)
     assert list(tmp_path.iterdir()) == [], "it left something behind"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -11,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner, Result
 
+from gaitfleet.analysis.collect import collect
 from gaitfleet.client import ReplayClient
 from gaitfleet.command import app
 from gaitfleet.command.processes import only_one
@@ -149,7 +151,7 @@ def test_files_of_timesteps_are_closed_at_their_size(
 
 def test_the_tables_of_every_stage_have_its_own_rewards(api: str, tmp_path: Path) -> None:
     with Walk(api) as walk:
-        planar = walk.episode("planar", seed=1)
+        planar = walk.episode("planar", seed=1, distance_m=1.0)
         assert walk.post(planar).status_code == 201
         walk.publish_step(10)
         assert [walk.evaluate(1.0, version=10, seed=seed) for seed in range(2)] == [201, 201]
@@ -162,6 +164,22 @@ def test_the_tables_of_every_stage_have_its_own_rewards(api: str, tmp_path: Path
         (table,) = [table for table in tables if table["episode_id"][0].as_py() == str(episode.metadata.episode_id)]
         assert table["learned_reward"].to_pylist() == task.reward(episode.trajectory).tolist()
         assert {f"reward_term/{name}" for name in task.reward_terms(episode.trajectory)} <= set(table.column_names)
+
+
+def test_an_analysis_holds_every_episode_against_the_task_of_its_stage(api: str) -> None:
+    """A column that the planar model locks is constant in its rows, and must not be a finding there."""
+    with Walk(api) as walk:
+        still = walk.episode("planar", seed=1, distance_m=1.0)
+        still.trajectory.state[:, walk.task.description.state_layout.index("joint_pos/ground_pelvis/pelvis_tz")] = 0.0
+        assert walk.post(still).status_code == 201
+        walk.publish_step(10)
+        assert [walk.evaluate(1.0, version=10, seed=seed) for seed in range(2)] == [201, 201]
+        assert walk.stage() == "spatial"
+        with ReplayClient(walk.url, run=walk.run) as client:
+            found = collect(client, episodes=10, history=10).findings
+            stored = Counter(finding.name for episode in client.every_episode() for finding in episode.findings)
+    assert {name: one.episodes for name, one in found.items()} == stored
+    assert "constant_columns" not in found
 
 
 def test_filters_choose_role_age_and_number(fleet: Fleet, tmp_path: Path) -> None:

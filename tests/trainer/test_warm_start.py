@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from gaitfleet.checkpoint import Checkpoint, decode_checkpoint
-from gaitfleet.policy import NumpyPolicy
+from gaitfleet.policy import RECENT_OBSERVATION, NumpyPolicy
 from tests.trainer.test_service import Trainer, serving
 from tests.trainer.toys import noise_transitions, small_agent
 from trainer.agent import REMEMBERED_BATCHES, Agent
@@ -53,6 +53,21 @@ def test_networks_are_taken_and_counters_and_random_numbers_are_not(algorithm: s
     successor = small_agent(algorithm)
     successor.restore(agent.snapshot().encode())  # the origin is not forgotten
     assert snapshot(successor).counters["warm_start"] == {"run": "elder", "step": 5}
+
+
+def test_a_policy_for_parameter_noise_is_published_at_once_only_with_what_the_noise_is_measured_on() -> None:
+    exploration = {"exploration": {"mix": [{"kind": "parameter", "deviation": 0.2}]}}
+    agent = small_agent(**exploration)
+    agent.warm_start(learned().snapshot().encode(), optimizers=False)
+    assert not agent.publishable
+    agent.learn(noise_transitions(0))
+    assert agent.publishable
+
+    elder, heir = learned(**exploration), small_agent(**exploration)
+    heir.warm_start(elder.snapshot().encode(), optimizers=False)
+    assert heir.publishable
+    old, new = (snapshot(one).policy_tensors[RECENT_OBSERVATION] for one in (elder, heir))
+    assert new.tobytes() == old.tobytes()
 
 
 def test_other_shapes_are_refused_with_both() -> None:

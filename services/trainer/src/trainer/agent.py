@@ -118,6 +118,11 @@ class Agent:
         """Updates done in the whole run."""
         return self.algorithm.state.updates
 
+    @property
+    def publishable(self) -> bool:
+        """Whether the rollouts can explore by its policy: parameter noise is measured on observations learned from."""
+        return not self._keeps_observations or self._recent_observation is not None
+
     def learn(self, batch: Transitions) -> UpdateResult:
         """One update from a batch as it was sampled, on this agent's device."""
         if self._keeps_observations:
@@ -196,6 +201,9 @@ class Agent:
         for name, part in self._parts().items():
             adopt(part, name, checkpoint.trainer_tensors, optimizers=optimizers)
         self._forget()
+        recent = checkpoint.policy_tensors.get(policy.RECENT_OBSERVATION)
+        if self._keeps_observations and recent is not None:
+            self._recent_observation = torch.from_numpy(recent.copy()).to(self.device)
         self.algorithm.state.updates = 1
         self.origin = {"run": checkpoint.policy.run, "step": checkpoint.step}
 

@@ -173,7 +173,7 @@ def _learn(
     feed.start()
     logger.info("learning", extra={"device": str(agent.device), "threads": settings.threads, "version": __version__})
     try:
-        if agent.updates == 1 and agent.origin is not None:
+        if agent.updates == 1 and agent.origin is not None and agent.publishable:
             publisher.start(agent.snapshot())  # the rollouts act by it from the first episode on
         learner.run(stop)
         feed.ask_to_stop()

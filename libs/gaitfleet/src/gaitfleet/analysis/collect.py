@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from uuid import UUID
 
@@ -17,10 +17,10 @@ from gaitfleet.errors import NotFoundError
 from gaitfleet.quality import Finding
 from gaitfleet.quality.checks import EpisodeChecks
 from gaitfleet.quality.repeats import Played, RepeatWatch
-from gaitfleet.task import Task, make_task
+from gaitfleet.task import Task
+from gaitfleet.task.stages import tasks_by_stage
 from gaitfleet.wire import EpisodeSummary, RunDescription
 
-PAGE_EPISODES = 500
 ACTION_BINS = 20
 
 
@@ -93,8 +93,8 @@ def collect(
         Called with the number of episodes read so far.
     """
     run = client.run()
-    summaries = list(_summaries(client, max(history, episodes)))
-    reader = _Reader(make_task(run.experiment.task))
+    summaries = list(client.every_episode(newest=max(history, episodes)))
+    reader = _Reader(tasks_by_stage(run.experiment))
     # oldest first, so that of two equal episodes the later one is found
     for number, summary in enumerate(reversed(summaries[:episodes]), start=1):
         try:
@@ -105,41 +105,33 @@ def collect(
     return reader.analysis(run, summaries[::-1])
 
 
-def _summaries(client: ReplayClient, limit: int) -> Iterator[EpisodeSummary]:
-    before: UUID | None = None
-    while limit > 0:
-        page = client.episodes(limit=min(limit, PAGE_EPISODES), before=before)
-        yield from page.episodes
-        limit -= len(page.episodes)
-        before = page.next_before
-        if before is None:
-            return
-
-
 @dataclass
 class _Reader:
-    """Adds up episodes."""
+    """Adds up episodes, each held against the task of the stage that it was played in."""
 
-    task: Task
+    tasks: dict[str, Task]
     read: int = 0
     walked: int = 0
     counts: Counter[str] = field(default_factory=Counter)
     worst: dict[str, tuple[UUID, Finding]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        description = self.task.description
-        columns = description.state_layout.columns
-        self.checks = EpisodeChecks(self.task)
+        self.checks = {stage: EpisodeChecks(task) for stage, task in self.tasks.items()}
         self.repeats = RepeatWatch()
+        self.description = next(iter(self.tasks.values())).description  # layout and actions are those of every stage
+        columns = self.description.state_layout.columns
+        limits = [checks.walker.limits for checks in self.checks.values() if checks.walker is not None]
+        self.walks = bool(limits)
         unlimited = np.full(len(columns), np.inf)
-        low, high = (-unlimited, unlimited) if self.checks.walker is None else self.checks.walker.limits
+        lows, highs = zip(*(limits or [(-unlimited, unlimited)]), strict=True)
+        low, high = np.min(lows, axis=0), np.max(highs, axis=0)  # what any stage allows
         self.ranges = ColumnRanges([c.name for c in columns], [c.unit for c in columns], low, high)
-        self.histogram = np.zeros((description.action_size, ACTION_BINS), np.int64)
+        self.histogram = np.zeros((self.description.action_size, ACTION_BINS), np.int64)
 
     def add(self, episode: Episode) -> None:
         """Take an episode in."""
-        trajectory, description = episode.trajectory, self.task.description
-        verdict = self.checks(episode)
+        trajectory, description = episode.trajectory, self.description
+        verdict = self.checks[episode.metadata.stage](episode)
         repeated = self.repeats(Played.of(episode))
         self.read += 1
         self.walked += bool(verdict.walked)
@@ -156,13 +148,13 @@ class _Reader:
 
     def analysis(self, run: RunDescription, history: list[EpisodeSummary]) -> Analysis:
         """What was added up."""
-        names = tuple(name.removeprefix("action/") for name in self.task.description.action_names)
+        names = tuple(name.removeprefix("action/") for name in self.description.action_names)
         return Analysis(
             run=run,
             history=history,
             read=self.read,
             simulated_rows=self.ranges.rows,
-            walked=None if self.checks.walker is None else self.walked,
+            walked=self.walked if self.walks else None,
             findings={name: Found(count, *self.worst[name]) for name, count in self.counts.most_common()},
             columns=self.ranges.ranges(),
             action_names=names,

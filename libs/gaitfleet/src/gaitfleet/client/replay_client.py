@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar
@@ -20,6 +21,9 @@ from gaitfleet.problems import CHECKPOINT_NOT_PUBLISHED, POLICY_NOT_PUBLISHED
 
 Model = TypeVar("Model", bound=BaseModel)
 Which = int | Literal["newest", "best"]
+
+PAGE = 500
+"""Episodes asked for at once where all are wanted."""
 
 _SAFETENSORS = {"Content-Type": "application/x-safetensors"}
 
@@ -187,6 +191,17 @@ class ReplayClient:
             "finding": finding,
         }
         return self._json(wire.EpisodePage, "GET", "/episodes", params=_given(query))
+
+    def every_episode(self, *, newest: int | None = None, role: str | None = None) -> Iterator[wire.EpisodeSummary]:
+        """All episodes, newest first, page by page; at most so many where `newest` is given."""
+        before, left = None, newest
+        while left is None or left > 0:
+            page = self.episodes(limit=PAGE if left is None else min(PAGE, left), before=before, role=role)
+            yield from page.episodes
+            left = None if left is None else left - len(page.episodes)
+            before = page.next_before
+            if before is None:
+                return
 
     def episode_content(self, episode_id: UUID) -> bytes:
         """The uncompressed body of an episode."""

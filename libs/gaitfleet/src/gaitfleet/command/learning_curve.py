@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from uuid import UUID
 
 import numpy as np
 
@@ -12,9 +11,6 @@ from gaitfleet.client import ReplayClient
 from gaitfleet.errors import GaitfleetError
 from gaitfleet.trajectory import Float64
 from gaitfleet.wire import EpisodeSummary
-
-PAGE = 1000
-"""Episodes asked for at once, the most that the API gives."""
 
 GRID_POINTS = 200
 """Points of a mean curve."""
@@ -57,7 +53,7 @@ def read_curve(client: ReplayClient, run: str) -> LearningCurve:
     NoCurveError
         When it holds no evaluation episode.
     """
-    return curve_of(run, _all_episodes(client))
+    return curve_of(run, client.every_episode())
 
 
 def curve_of(run: str, episodes: Iterable[EpisodeSummary]) -> LearningCurve:
@@ -105,13 +101,3 @@ def band_of(curves: Sequence[LearningCurve]) -> Band:
     grid = np.linspace(first, last, GRID_POINTS)
     scores = np.stack([np.interp(grid, curve.environment_steps, curve.score) for curve in curves])
     return Band(grid, scores.mean(0), scores.std(0))
-
-
-def _all_episodes(client: ReplayClient) -> Iterator[EpisodeSummary]:
-    before: UUID | None = None
-    while True:
-        page = client.episodes(limit=PAGE, before=before)
-        yield from page.episodes
-        before = page.next_before
-        if before is None:
-            return

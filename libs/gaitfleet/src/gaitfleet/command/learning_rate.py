@@ -13,7 +13,7 @@ import typer
 from rich.table import Table
 
 from gaitfleet.command.inspection import DEFAULT_URL, Json, Url, print_table
-from gaitfleet.command.plotting import new_figure
+from gaitfleet.command.plotting import new_figure, save
 from gaitfleet.errors import GaitfleetError
 
 ROWS = 16
@@ -79,7 +79,7 @@ def _plot(found: dict[str, Any], run: str, path: Path) -> None:
     axes.set(xscale="log", yscale="log", xlabel="learning rate of the critics", ylabel="critics' loss")
     axes.set_title(f"{run} from update {found['from_step']:,}")
     axes.legend()
-    figure.savefig(path, dpi=120)
+    save(figure, path)
 
 
 def _table(found: dict[str, Any]) -> Table:

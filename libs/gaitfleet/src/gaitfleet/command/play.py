@@ -17,6 +17,7 @@ from gaitfleet.experiment import load_experiment
 from gaitfleet.playback.page import write_page
 from gaitfleet.task import Task, make_task
 from gaitfleet.task.prosthetics_measures import STEP_SECONDS
+from gaitfleet.task.stages import tasks_by_stage
 
 
 def play(
@@ -98,9 +99,7 @@ def _recorded(episode: UUID | None, file: Path | None, url: str, run: str | None
     if episode is not None and file is None:
         with connected(url, run) as client:
             recorded = decode_episode(client.episode_content(episode))
-            experiment = client.run().experiment
-            stage = experiment.stage_names.index(recorded.metadata.stage)
-            return recorded, make_task(experiment.task_at(stage))
+            return recorded, tasks_by_stage(client.run().experiment)[recorded.metadata.stage]
     if file is not None and episode is None:
         try:
             return decode_episode(file.read_bytes()), None

@@ -13,7 +13,7 @@ INCHES = (8.0, 4.5)
 
 
 class NoPlotError(GaitfleetError):
-    """The plotting library is not installed."""
+    """A plot that cannot be drawn, because the library is missing, or not be written."""
 
 
 def new_figure() -> tuple[Any, Any]:
@@ -34,13 +34,27 @@ def new_figure() -> tuple[Any, Any]:
     return figure, axes
 
 
+def save(figure: Any, path: Path) -> None:
+    """Write a figure as PNG.
+
+    Raises
+    ------
+    NoPlotError
+        Naming the file, when it cannot be written.
+    """
+    try:
+        figure.savefig(path, dpi=120)
+    except OSError as error:
+        raise NoPlotError(f"{path}: {error.strerror}") from None
+
+
 def plot_curves(groups: Mapping[str, Sequence[LearningCurve]], path: Path, *, title: str = "") -> None:
     """One line a group with a band of one standard deviation over its runs, as PNG.
 
     Raises
     ------
     NoPlotError
-        When matplotlib is not installed.
+        When matplotlib is not installed, or the file cannot be written.
     """
     figure, axes = new_figure()
     for name, curves in groups.items():
@@ -52,4 +66,4 @@ def plot_curves(groups: Mapping[str, Sequence[LearningCurve]], path: Path, *, ti
             axes.fill_between(band.environment_steps, low, high, color=line.get_color(), alpha=0.2, linewidth=0)
     axes.set(xlabel="environment steps", ylabel="score of evaluation episodes", title=title)
     axes.legend()
-    figure.savefig(path, dpi=120)
+    save(figure, path)

@@ -153,7 +153,9 @@ def _shapes(experiment: Experiment, made: Task) -> Table:
     )
     table.add_row("a training episode begins", begins)
     table.add_row("an abort", "keeps its future" if made.abort_bootstraps else "costs its future")
-    decision_bytes = 4 * (description.observation_size + description.action_size + 2)
+    decision_bytes = 4 * (
+        description.observation_size + description.action_size + 3
+    )  # reward, return so far, and 4 bytes of marks
     held = f"{decision_bytes} bytes a decision, {decision_bytes * experiment.replay.capacity / 1e9:.1f} GB when full"
     table.add_row("replay memory", held)
     return table

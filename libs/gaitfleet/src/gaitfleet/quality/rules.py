@@ -1,6 +1,6 @@
 """Every rule with its threshold and the reason for it.
 
-The measured values are of 190 OpenSim episodes: random, two-level, held and zero excitations and policies in training,
+The measured values are of 184 OpenSim episodes: random, two-level, held and zero excitations and policies in training,
 all four models, two integration methods, accuracies from 5e-5 to 5e-3, fall heights from 0 to 0.7 m.
 """
 

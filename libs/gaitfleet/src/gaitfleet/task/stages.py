@@ -30,6 +30,11 @@ def stage_tasks(experiment: Experiment) -> tuple[Task, ...]:
     return tuple(tasks)
 
 
+def tasks_by_stage(experiment: Experiment) -> dict[str, Task]:
+    """The same by the stage that an episode's metadata names."""
+    return dict(zip(experiment.stage_names, stage_tasks(experiment), strict=True))
+
+
 def _check(experiment: Experiment, tasks: list[Task]) -> None:
     """Hold the last of the tasks against the one before it, and its gate against its time limit."""
     stage = experiment.stage_at(len(tasks) - 1)

@@ -12,9 +12,6 @@ from gaitfleet.episode import Episode, content_digest, decode_episode
 from gaitfleet.errors import NotFoundError, TransferError
 from gaitfleet.wire import EpisodeSummary
 
-PAGE = 100
-"""Summaries asked for at once."""
-
 
 class Part(Protocol):
     """One form in which episodes are written."""
@@ -38,17 +35,10 @@ def chosen_episodes(
     newest
         At most this many.
     """
-    before, left = None, newest
-    while left is None or left > 0:
-        page = client.episodes(limit=PAGE if left is None else min(PAGE, left), before=before, role=role)
-        for summary in page.episodes:
-            if since is not None and _made_at(summary.episode_id) < since.timestamp():
-                return
-            yield summary
-        left = None if left is None else left - len(page.episodes)
-        before = page.next_before
-        if before is None:
+    for summary in client.every_episode(newest=newest, role=role):
+        if since is not None and _made_at(summary.episode_id) < since.timestamp():
             return
+        yield summary
 
 
 def export_episode(client: ReplayClient, summary: EpisodeSummary, parts: Sequence[Part]) -> bool | None:

@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from pydantic import AwareDatetime, BaseModel
 
 from gaitfleet.episode import Episode
-from gaitfleet.task.stages import stage_tasks
+from gaitfleet.task.stages import tasks_by_stage
 from gaitfleet.timesteps import Timesteps
 from gaitfleet.transfer.directory import clear_unfinished, finish, unfinished
 from gaitfleet.wire import EpisodeSummary, RunDescription
@@ -54,7 +54,7 @@ class ParquetExport:
         for folder in (self._timesteps, self._episodes):
             clear_unfinished(folder, ".parquet")
         self._notes = {"run": run.run, "experiment_hash": run.experiment_hash, "layout_hash": run.layout_hash}
-        self._tasks = dict(zip(run.experiment.stage_names, stage_tasks(run.experiment), strict=True))
+        self._tasks = tasks_by_stage(run.experiment)
         self._patterns = patterns
         self._file_bytes = file_bytes
         self._held: set[UUID] = set()

@@ -32,6 +32,8 @@ marks the row of the final observation."""
 TIMES_SAMPLED_BOUNDS = (0, 1, 2, 4, 8, 16, 32, 64, 128, 254)
 """Upper bounds of the histogram of how often a transition had been sampled when it left."""
 
+LARGEST = float(np.finfo(np.float32).max)
+
 PRIORITY_FLOOR = 1e-6
 """Added to every priority, so that none is ever impossible to draw."""
 
@@ -168,7 +170,8 @@ class TransitionCache:
         acting = position[:-1]
         self.action[acting] = episode.action
         self.reward[acting] = episode.reward
-        self.return_so_far[acting] = list(accumulate(episode.reward.tolist(), lambda g, r: self.discount * g + r))
+        returns = list(accumulate(episode.reward.tolist(), lambda g, r: self.discount * g + r))
+        self.return_so_far[acting] = np.clip(returns, -LARGEST, LARGEST)  # finite, as the rewards that it adds up are
         self.reward[position[-1]] = 0.0  # so that an n-step sum may read it
         remaining = np.minimum(np.arange(decisions, -1, -1), MAX_REMAINING).astype(np.uint8)
         self.end[position] = remaining | np.uint8(TERMINATED if episode.terminated else 0)

@@ -40,9 +40,10 @@ class Forks:
         """
         old = (await self._registry.record(parent)).description
         new = self._registry.describe(request.run, request.experiment)
+        first = stage_tasks(new.experiment)[0]
         try:
             for recorded in stage_tasks(old.experiment):
-                check_replayable(recorded, stage_tasks(new.experiment)[0])
+                check_replayable(recorded, first)
         except ExperimentError as error:
             detail = f"run {parent!r} cannot be forked with this experiment: {error}"
             raise RejectedError(detail, field="experiment.task", reason="experiment") from None
