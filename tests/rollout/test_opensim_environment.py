@@ -15,7 +15,7 @@ from gaitfleet.task.prosthetics_layout import LOCKED_COORDINATES, Model, action_
 
 pytest.importorskip("opensim", reason="OpenSim is not installed")
 
-from rollout.environments.interface import SimulatorFailure
+from rollout.environments.interface import SimulatorFailure, check_finite
 from rollout.environments.opensim_compatibility import (
     FIRST_EXCITATION,
     BridgedModel,
@@ -257,20 +257,24 @@ def test_integrator_failures_name_their_kind(environment: ProstheticsEnvironment
     np.testing.assert_array_equal(play(environment, actions), expected)
 
 
-def test_rows_that_are_not_finite_are_failures(
-    environment: ProstheticsEnvironment, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("value", [np.nan, -np.inf, 1e39])
+def test_a_number_that_is_not_finite_in_float32_is_a_failure_with_the_columns_name(
+    environment: ProstheticsEnvironment, monkeypatch: pytest.MonkeyPatch, value: float
 ) -> None:
     row = np.zeros(environment.state_size, np.float32)
     environment.reset(0, row)
-    before = row.copy()
     read = environment.simulator._reader.read
 
     def broken(state: Any, out: Float64) -> None:
         read(state, out)
-        out[40] = np.nan
+        out[40] = value
 
     monkeypatch.setattr(environment.simulator._reader, "read", broken)
-    with pytest.raises(SimulatorFailure, match=f"{environment.layout.columns[40].name} is nan at step 1") as failure:
-        environment.step(excitations(1)[0], row)
+    reward, _ = environment.step(excitations(1)[0], row)
+    with pytest.raises(SimulatorFailure, match=f"{environment.layout.columns[40].name} is -?(nan|inf)") as failure:
+        check_finite(row, reward, environment.layout)
     assert failure.value.kind == "non_finite"
-    np.testing.assert_array_equal(row, before)
+
+
+def test_large_numbers_whose_sum_overflows_are_no_failure(environment: ProstheticsEnvironment) -> None:
+    check_finite(np.full(environment.state_size, 3e38, np.float32), 1.0, environment.layout)

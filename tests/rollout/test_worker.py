@@ -160,7 +160,7 @@ def test_a_fall_is_a_termination_of_its_own() -> None:
 
 def test_a_rule_aborts_unless_the_walker_has_fallen_too() -> None:
     class Aborts(type(make_task(GYMNASIUM.task))):  # type: ignore[misc]
-        falls_at = 9
+        falls_at, may_abort = 9, True
 
         def fallen(self, state: Float32) -> Any:
             return state[:, 0] >= self.falls_at

@@ -141,7 +141,7 @@ class NumpyPolicy:
     def normalize(self, observation: Float32) -> Float32:
         """Observation [..., O] in units of its running deviation, clipped."""
         clip = self.description.observation_clip
-        normalized: Float32 = np.clip((observation - self._mean) * self._inverse_std, -clip, clip)
+        normalized: Float32 = np.minimum(np.maximum((observation - self._mean) * self._inverse_std, -clip), clip)
         return normalized
 
     def distribution(self, observation: Float32) -> tuple[Float32, Float32]:
@@ -245,8 +245,10 @@ def _linear(weight: Float32, bias: Float32) -> Operation:
 
 def _layer_norm(scale: Float32, shift: Float32, epsilon: float) -> Operation:
     def apply(x: Float32) -> Float32:
-        centred = x - x.mean(axis=-1, keepdims=True)
-        variance = np.square(centred).mean(axis=-1, keepdims=True)
+        # not `mean`: numpy's is a longer way to the same, and this runs for every decision
+        size = np.float32(x.shape[-1])
+        centred = x - x.sum(axis=-1, keepdims=True) / size
+        variance = np.square(centred).sum(axis=-1, keepdims=True) / size
         normalized: Float32 = centred / np.sqrt(variance + np.float32(epsilon)) * scale + shift
         return normalized
 

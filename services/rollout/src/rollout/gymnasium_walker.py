@@ -19,7 +19,7 @@ from gaitfleet.experiment import ProstheticsTask, parse_experiment
 from gaitfleet.task import make_task
 from gaitfleet.trajectory import Float32, Trajectory
 from rollout.environments.factory import make_environment
-from rollout.environments.interface import Environment, SimulatorFailure
+from rollout.environments.interface import Environment, SimulatorFailure, check_finite
 
 ENVIRONMENT_ID = "gaitfleet/Prosthetics-v0"
 
@@ -119,7 +119,9 @@ class GymnasiumWalker(gymnasium.Env[Float32, Float32]):
         while not (terminated or truncated):
             self._action[self._step] = received
             try:
-                reward, _ = self._simulator.step(received, self._state[self._step + 1])
+                row = self._state[self._step + 1]
+                reward, _ = self._simulator.step(received, row)
+                check_finite(row, reward, self.task.description.state_layout)
             except SimulatorFailure as failure:
                 info["simulator_failure"] = str(failure)
                 truncated = True

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable
 
@@ -10,10 +9,10 @@ import numpy as np
 
 from gaitfleet.episode import Ending, EndingReason
 from gaitfleet.pose import Pose
-from gaitfleet.task.interface import Task
+from gaitfleet.task.interface import Task, TaskDescription
 from gaitfleet.trajectory import Float32, Trajectory
 from rollout.assignment import Finished, PhaseSeconds
-from rollout.environments.interface import Environment, SimulatorFailure
+from rollout.environments.interface import Environment, check_finite
 from rollout.exploration import Act
 from rollout.recording import Recording
 
@@ -54,7 +53,7 @@ def run_episode(
     action: Float32 = np.zeros(description.action_size, np.float32)
     ending: tuple[Ending, EndingReason] = "truncated", "time_limit"
 
-    _reset(environment, recording, seed, target_velocity, pose)
+    _reset(environment, recording, description, seed, target_velocity, pose)
     simulating, deciding = clock() - began, 0.0
     for step in range(description.time_limit_steps):
         if stopping():
@@ -69,7 +68,7 @@ def run_episode(
         stepping_since = clock()
         reward, terminated = environment.step(actions[step], recording.state[step + 1])
         stepped = clock()
-        _check_finite(rows[step + 1], reward, step + 1)
+        check_finite(rows[step + 1], reward, description.state_layout)
         recording.reward[step] = reward
         recording.step_seconds[step] = stepped - stepping_since
         recording.commit(step + 1)
@@ -79,7 +78,7 @@ def run_episode(
         if fallen or terminated:
             ending = "terminated", "fall" if fallen else "environment"
             break
-        if task.aborted(_last_step(recording, rows, actions, target_velocity, step))[0]:
+        if task.may_abort and task.aborted(_last_step(recording, rows, actions, target_velocity, step))[0]:
             ending = "aborted", "rule"
             break
     wall = clock() - began
@@ -87,11 +86,16 @@ def run_episode(
 
 
 def _reset(
-    environment: Environment, recording: Recording, seed: int, target_velocity: Float32 | None, pose: Pose | None
+    environment: Environment,
+    recording: Recording,
+    description: TaskDescription,
+    seed: int,
+    target_velocity: Float32 | None,
+    pose: Pose | None,
 ) -> None:
     recording.begin()
     environment.reset(seed, recording.state[0], target_velocity, pose)
-    _check_finite(recording.state[0], 0.0, 0)
+    check_finite(recording.state[0], 0.0, description.state_layout)
     recording.commit(0)
 
 
@@ -110,9 +114,3 @@ def _read_only(array: Float32) -> Float32:
     view = array.view()
     view.flags.writeable = False
     return view
-
-
-def _check_finite(row: Float32, reward: float, step: int) -> None:
-    if not np.isfinite(row).all() or not math.isfinite(reward):
-        column = int(np.argmin(np.isfinite(row)))
-        raise SimulatorFailure(f"column {column} is {row[column]} and the reward {reward} at step {step}", "non_finite")

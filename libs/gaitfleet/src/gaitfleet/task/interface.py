@@ -117,6 +117,11 @@ class Task(ABC):
     def fallen(self, state: Float32) -> npt.NDArray[np.bool_]:
         """Whether each state row [n, S] ends the episode by the task's own rule, [n]."""
 
+    @property
+    def may_abort(self) -> bool:
+        """Whether there is any rule by which `aborted` can say yes."""
+        return False
+
     def aborted(self, trajectory: Trajectory) -> npt.NDArray[np.bool_]:
         """Whether the state after each step ends the episode by a rule that is not a fall, [T]."""
         return np.zeros(trajectory.steps, np.bool_)

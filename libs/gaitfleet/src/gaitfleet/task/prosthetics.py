@@ -88,6 +88,10 @@ class ProstheticsTaskFunctions(Task):
         low: npt.NDArray[np.bool_] = state[:, self._pelvis_y] < self.settings.ending.fall_height
         return low
 
+    @property
+    def may_abort(self) -> bool:
+        return self._aborted.any
+
     def aborted(self, trajectory: Trajectory) -> npt.NDArray[np.bool_]:
         return self._aborted(trajectory)
 

@@ -28,6 +28,12 @@ class AbortRules:
         coach = own if own.preset in _COACHES else ProstheticsRewardSettings(preset="coach")
         self._coach = RewardFunction(layout, coach, settings.prosthetic, settings.round)
 
+    @property
+    def any(self) -> bool:
+        """Whether there are rules."""
+        ending = self._ending
+        return (ending.head_behind_pelvis, ending.head_sideways, ending.coach_reward_below) != (None, None, None)
+
     def __call__(self, trajectory: Trajectory) -> npt.NDArray[np.bool_]:
         """Whether the state after each step breaks a rule, [T]."""
         rows, ending = trajectory.state[1:], self._ending

@@ -6,9 +6,11 @@ After the observations of the 2018 winners (PARL: 185 values in the pelvis-yaw f
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import ClassVar
 
 import numpy as np
+import numpy.typing as npt
 
 from gaitfleet.layout import StateLayout
 from gaitfleet.task.prosthetics_kinematics import BODY_WEIGHT_N, Heading, foot_contacts, turned
@@ -59,19 +61,19 @@ class CompactObservation:
             *(f"muscles/{muscle}/{quantity}" for muscle in muscles for quantity in _MUSCLE_QUANTITIES),
         )
         points = (*(f"body_{{}}/{body}" for body in bodies), "misc/mass_center_{}")
+
+        def vectors(columns: list[str], axes: str = "xyz") -> npt.NDArray[np.intp]:
+            return np.array([layout.indices(f"{name}{axis}" for name in columns) for axis in axes])
+
         self._copied = layout.indices(copied)
-        self._position, self._velocity, self._pelvis, self._pelvis_velocity = (
-            [layout.indices(f"{point.format(kind)}/{axis}" for point in group) for axis in "xyz"]
-            for group, kind in (
-                (points, "pos"),
-                (points, "vel"),
-                (("body_{}/pelvis",), "pos"),
-                (("body_{}/pelvis",), "vel"),
-            )
-        )
-        self._contact = [layout.indices(f"forces/{foot}/ground.force.{axis}" for foot in feet) for axis in "XYZ"]
+        self._pelvis_velocity = vectors(["body_vel/pelvis/"])  # these are [3, k]
+        self._points = vectors([f"{point.format(kind)}/" for kind in ("pos", "vel") for point in points])
+        self._origins = np.repeat(vectors(["body_pos/pelvis/", "body_vel/pelvis/"]), len(points), axis=1)
+        self._contact = vectors([f"forces/{foot}/ground.force." for foot in feet], "XYZ")
+        ends = np.cumsum([1, len(points), len(points), len(feet)])
+        self._blocks = [slice(*block) for block in pairwise([0, *ends])]
         self._heading = Heading(layout)
-        vectors = (
+        blocks = (
             ("m/s", ["pelvis/velocity"]),
             ("m", [f"{point.format('pos')}/relative" for point in points]),
             ("m/s", [f"{point.format('vel')}/relative" for point in points]),
@@ -81,7 +83,7 @@ class CompactObservation:
         values = (
             *((name, unit[name]) for name in copied),
             ("pelvis/yaw", "rad"),
-            *((f"{name}/{axis}", u) for u, names in vectors for axis in ("ahead", "up", "right") for name in names),
+            *((f"{name}/{axis}", u) for u, names in blocks for axis in ("ahead", "up", "right") for name in names),
             *(
                 (f"{name}/{axis}", "m/s")
                 for name in ("target_velocity", "velocity_error")
@@ -93,33 +95,24 @@ class CompactObservation:
 
     def __call__(self, state: Float32, target_velocity: Float32) -> Float32:
         """Observations float32 [n, O] of rows [n, S] and target velocities [n, 3]."""
+        # few and large operations: a worker has one row, and pays by the call
         cosine, sine = self._heading(state)
 
-        def vectors(indices: list[np.ndarray]) -> tuple[Float64, Float64, Float64]:
-            x, y, z = (np.take(state, index, axis=1).astype(np.float64) for index in indices)
-            return x, y, z
+        def vectors(columns: npt.NDArray[np.intp]) -> Float64:
+            taken: Float64 = np.take(state, columns, axis=1).astype(np.float64)  # [n, 3, k]
+            return taken
 
-        def blocks(x: Float64, y: Float64, z: Float64) -> list[Float64]:
-            ahead, right = turned(x, z, cosine, sine)
-            return [ahead, y, right]
-
-        pelvis, pelvis_velocity = vectors(self._pelvis), vectors(self._pelvis_velocity)
-        position = [a - b for a, b in zip(vectors(self._position), pelvis, strict=True)]
-        velocity = [a - b for a, b in zip(vectors(self._velocity), pelvis_velocity, strict=True)]
-        load = [np.clip(-force / BODY_WEIGHT_N, -CONTACT_CLIP, CONTACT_CLIP) for force in vectors(self._contact)]
-        own_velocity = blocks(*pelvis_velocity)
-        target = turned(
-            target_velocity[:, :1].astype(np.float64), target_velocity[:, 2:].astype(np.float64), cosine, sine
-        )
-        error = [own - wanted for own, wanted in zip((own_velocity[0], own_velocity[2]), target, strict=True)]
+        relative = vectors(self._points) - vectors(self._origins)
+        load = np.minimum(np.maximum(vectors(self._contact) / -BODY_WEIGHT_N, -CONTACT_CLIP), CONTACT_CLIP)
+        target = target_velocity.astype(np.float64)[:, :, None]
+        every = np.concatenate([vectors(self._pelvis_velocity), relative, load, target], axis=2)
+        every[:, 0], every[:, 2] = turned(every[:, 0], every[:, 2], cosine, sine)
+        ground, target = every[:, ::2, :1], every[:, ::2, -1:]  # ahead and right
         parts = [
             np.take(state, self._copied, axis=1),
             np.arctan2(sine, cosine)[:, None],
-            *own_velocity,
-            *blocks(*position),
-            *blocks(*velocity),
-            *blocks(*load),
-            *target,
-            *error,
+            *(every[:, :, block].reshape(len(state), -1) for block in self._blocks),
+            target[:, :, 0],
+            (ground - target)[:, :, 0],
         ]
-        return np.concatenate([part.astype(np.float32) for part in parts], axis=1)
+        return np.concatenate(parts, axis=1, dtype=np.float32, casting="same_kind")

@@ -8,7 +8,7 @@ import numpy.typing as npt
 from gymnasium.spaces import Box, Space
 
 from gaitfleet.pose import Pose
-from rollout.environments.interface import Float32, SimulatorFailure
+from rollout.environments.interface import Float32
 
 
 class GymnasiumEnvironment:
@@ -66,7 +66,7 @@ class GymnasiumEnvironment:
             what = "pose that could be set" if target_velocity is None else "target velocity"
             raise ValueError(f"{self.environment_id} has no {what}")
         observation, _ = self._environment.reset(seed=seed)
-        self._write(observation, state)
+        state[...] = np.ravel(observation)
 
     def step(self, action: Float32, state: Float32) -> tuple[float, bool]:
         within = (self.action_low <= action) & (action <= self.action_high)  # false for NaN
@@ -76,15 +76,8 @@ class GymnasiumEnvironment:
             raise ValueError(f"action[{wrong}] is {action[wrong]}, not within [{low}, {high}]")
         received = action.astype(self._action_dtype).reshape(self._action_shape)
         observation, reward, terminated, _, _ = self._environment.step(received)
-        self._write(observation, state)
+        state[...] = np.ravel(observation)
         return float(reward), bool(terminated)
 
     def close(self) -> None:
         self._environment.close()
-
-    def _write(self, observation: npt.NDArray[np.generic], state: Float32) -> None:
-        row = np.asarray(observation, np.float32).ravel()
-        if not np.isfinite(row).all():
-            wrong = int(np.argmin(np.isfinite(row)))
-            raise SimulatorFailure(f"observation[{wrong}] is {row[wrong]}", "non_finite")
-        state[...] = row

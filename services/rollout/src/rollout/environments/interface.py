@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from gaitfleet.layout import StateLayout
 from gaitfleet.pose import Pose
 
 Float32 = npt.NDArray[np.float32]
@@ -82,7 +84,32 @@ class Environment(Protocol):
             When a value of `action` is outside the simulator's bounds or not a number. Nothing was simulated.
         SimulatorFailure
             When the simulator fails during the step. `state` was not written.
+
+        Whether row and reward are finite is the caller's to check, with `check_finite`.
         """
 
     def close(self) -> None:
         """Free what the simulator holds."""
+
+
+def check_finite(row: Float32, reward: float, layout: StateLayout) -> None:
+    """Refuse a step that led to NaN or infinity.
+
+    Parameters
+    ----------
+    row
+        [S], the state after the step.
+    reward
+        Of the step.
+
+    Raises
+    ------
+    SimulatorFailure
+        Of kind ``non_finite``; the message names column and value.
+    """
+    # A sum is finite only if all its parts are, and takes one call; a sum that overflows proves nothing.
+    if math.isfinite(np.add.reduce(row) + reward):
+        return
+    for name, value in (*zip((column.name for column in layout.columns), row, strict=True), ("the reward", reward)):
+        if not math.isfinite(value):
+            raise SimulatorFailure(f"{name} is {value}", "non_finite")

@@ -96,6 +96,7 @@ class ProstheticsEnvironment:
         self._round = round
         self._target_velocity: npt.NDArray[np.floating] | None = None
         self._steps = 0
+        self._held: bytes | None = None  # the action that the muscles receive
         self.layout = self.simulator.layout
         self.action_names = self.simulator.action_names
         self.state_size = len(self.layout)
@@ -122,14 +123,14 @@ class ProstheticsEnvironment:
             raise ValueError(f"target_velocity must have the shape [T+1, 3], not {list(target_velocity.shape)}")
         self._target_velocity = None if target_velocity is None else target_velocity.copy()
         self._steps = 0
+        self._held = None
         self.simulator.reset(pose)
         self.simulator.extract(state)
 
     def step(self, action: Float32, state: Float32) -> tuple[float, bool]:
-        excitations = self._checked(action)
+        self._hold(action)
         target = self._target_velocity
         target_now = None if target is None else target[self._steps + 1]  # at the end of the step, as osim-rl takes it
-        self.simulator.set_excitations(excitations)
         self.simulator.integrate()
         self.simulator.extract(state)
         self._steps += 1
@@ -137,6 +138,13 @@ class ProstheticsEnvironment:
 
     def close(self) -> None:
         vars(self).pop("simulator", None)  # the model's memory goes with its last reference; closing twice is harmless
+
+    def _hold(self, action: Float32) -> None:
+        """Give the muscles their excitations, once for as many steps as they stay the same."""
+        held = action.tobytes()
+        if held != self._held:
+            self.simulator.set_excitations(self._checked(action))
+            self._held = held
 
     def _checked(self, action: Float32) -> list[float]:
         if action.shape != (self.action_size,):
