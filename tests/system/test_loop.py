@@ -14,6 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from gaitfleet.command.processes import free_port
 from gaitfleet.wire import RunStatus
 
 from .conftest import RunningFleet
@@ -135,6 +136,17 @@ def test_every_service_can_be_killed_and_the_run_goes_on(start: Start, pendulum:
     ahead = limits.sampled - (limits.inserted - limits.min_size) * limits.samples_per_insert
     assert ahead <= limits.error_buffer, "after the kills the trainer took more than the limiter allows"
     assert fleet.stop() == 0, fleet.said()
+
+
+def test_ctrl_c_ends_it_while_the_api_still_waits_for_its_database(start: Start, pendulum: str) -> None:
+    nowhere = f"mongodb://127.0.0.1:{free_port()}/"
+    fleet = start("pendulum", "--experiment", pendulum, "--mongodb-uri", nowhere)
+    deadline = time.monotonic() + 60
+    while not (processes := fleet.children()):
+        assert time.monotonic() < deadline, fleet.said()
+        time.sleep(0.1)
+    assert fleet.stop(seconds=40) == 0, fleet.said()
+    assert not psutil.wait_procs(processes, timeout=5)[1]
 
 
 def test_nothing_is_left_when_the_parent_is_killed(start: Start, pendulum: str) -> None:

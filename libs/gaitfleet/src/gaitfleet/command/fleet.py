@@ -6,6 +6,7 @@ import os
 import shutil
 import sys
 import sysconfig
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,8 +50,8 @@ class Fleet:
         self.children: list[Child] = []
         self.api_url = f"http://127.0.0.1:{options.port}"
 
-    def start_storage(self) -> None:
-        """Start the database, unless one was given, and the replay API; returns when both answer.
+    def start_storage(self, stopping: Callable[[], bool]) -> None:
+        """Start the database, unless one was given, and the replay API; returns when both answer, or on `stopping()`.
 
         Raises
         ------
@@ -71,7 +72,7 @@ class Fleet:
         if self._options.s3_endpoint_url:
             environment["S3_ENDPOINT_URL"] = self._options.s3_endpoint_url
         api = self._start("replay-api", "replay_api", "GAITFLEET_REPLAY_API_", environment, stop_seconds=20.0)
-        wait_until(self._api_is_ready, api, seconds=API_START_SECONDS)
+        wait_until(self._api_is_ready, api, seconds=API_START_SECONDS, stopping=stopping)
 
     def start_workers(self) -> Path:
         """Start the trainer and the rollouts of a run that exists; returns a configuration for Prometheus."""

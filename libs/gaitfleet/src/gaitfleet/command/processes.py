@@ -116,8 +116,10 @@ class Child:
         self._process = None
 
 
-def wait_until(ready: Callable[[], bool], child: Child, *, seconds: float) -> None:
-    """Wait until `ready()`.
+def wait_until(
+    ready: Callable[[], bool], child: Child, *, seconds: float, stopping: Callable[[], bool] = lambda: False
+) -> None:
+    """Wait until `ready()`, or until `stopping()`.
 
     Raises
     ------
@@ -125,7 +127,7 @@ def wait_until(ready: Callable[[], bool], child: Child, *, seconds: float) -> No
         When the child ends, or `seconds` pass, before that.
     """
     deadline = time.monotonic() + seconds
-    while not ready():
+    while not stopping() and not ready():
         if not child.running:
             raise ProcessFailedError(f"{child.name} ended while starting; its log is {child.log_path}")
         if time.monotonic() > deadline:

@@ -121,15 +121,15 @@ def _run_fleet(
     fleet = Fleet(options)
     try:
         console.print(f"starting; data and logs in {options.data_dir.resolve()}")
-        fleet.start_storage()
-        with ReplayClient(fleet.api_url, run=options.run, timeout_seconds=10.0, attempts=1) as client:
-            _open_run(client, options.run, experiment)
-            _say_where_it_stands(client.status(), console)
-            if not stopping.requested:
+        fleet.start_storage(lambda: stopping.requested)
+        if not stopping.requested:
+            with ReplayClient(fleet.api_url, run=options.run, timeout_seconds=10.0, attempts=1) as client:
+                _open_run(client, options.run, experiment)
+                _say_where_it_stands(client.status(), console)
                 configuration = fleet.start_workers()
                 console.print(f"metrics: prometheus --config.file={configuration}")
                 _watch(fleet, client, stop_after, stopping, console)
-            console.print("stopping: rollouts, trainer, replay API, database")
+        console.print("stopping: rollouts, trainer, replay API, database")
     finally:
         fleet.stop()
     console.print("stopped; the same command continues the run")
