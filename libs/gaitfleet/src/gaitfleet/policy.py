@@ -152,8 +152,9 @@ class NumpyPolicy:
             x = operation(x)
         if self.description.head == "deterministic":
             return x, np.full_like(x, -np.inf)
-        mean, log_std = np.split(x, 2, axis=-1)
-        return mean, np.clip(log_std, *self.description.log_std_bounds)
+        size = self.description.action_size
+        lowest, highest = self.description.log_std_bounds
+        return x[..., :size], np.minimum(np.maximum(x[..., size:], lowest), highest)
 
     def act(self, observation: Float32) -> Float32:
         """The action without noise, [..., A] in [-1, 1]."""

@@ -39,10 +39,11 @@ class Heading:
 
     def __call__(self, state: Float32) -> tuple[Float64, Float64]:
         """Cosine and sine of the yaw angle, each [n]."""
-        a, b, c = (np.ascontiguousarray(state[:, i], dtype=np.float64) for i in self._rotation)
+        angles = state[:, self._rotation].T.astype(np.float64, order="C")  # [3, n]
+        (cos_a, cos_b, cos_c), (sin_a, sin_b, sin_c) = np.cos(angles), np.sin(angles)
         # first column of Rx(a) Ry(b) Rz(c): the body's forward axis in the ground frame
-        forward_x = np.cos(b) * np.cos(c)
-        forward_z = np.sin(a) * np.sin(c) - np.cos(a) * np.sin(b) * np.cos(c)
+        forward_x = cos_b * cos_c
+        forward_z = sin_a * sin_c - cos_a * sin_b * cos_c
         length = np.maximum(np.sqrt(forward_x * forward_x + forward_z * forward_z), 1e-9)  # 0 when it faces the sky
         return forward_x / length, -forward_z / length
 

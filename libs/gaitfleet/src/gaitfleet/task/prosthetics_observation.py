@@ -99,7 +99,7 @@ class CompactObservation:
         cosine, sine = self._heading(state)
 
         def vectors(columns: npt.NDArray[np.intp]) -> Float64:
-            taken: Float64 = np.take(state, columns, axis=1).astype(np.float64)  # [n, 3, k]
+            taken: Float64 = state.take(columns, axis=1).astype(np.float64)  # [n, 3, k]
             return taken
 
         relative = vectors(self._points) - vectors(self._origins)
@@ -109,7 +109,7 @@ class CompactObservation:
         every[:, 0], every[:, 2] = turned(every[:, 0], every[:, 2], cosine, sine)
         ground, target = every[:, ::2, :1], every[:, ::2, -1:]  # ahead and right
         parts = [
-            np.take(state, self._copied, axis=1),
+            state.take(self._copied, axis=1),
             np.arctan2(sine, cosine)[:, None],
             *(every[:, :, block].reshape(len(state), -1) for block in self._blocks),
             target[:, :, 0],
