@@ -149,6 +149,14 @@ REPLAY_API = Dashboard(
                     minimum=0.0,
                 ),
                 lines(
+                    "What batches are made of",
+                    "Share of every batch by where it comes from, and the weight of the present stage's reward.",
+                    (f"max by (run_id, source) (rl_replay_batch_share_ratio{{{RUN}}})", "{{source}} {{run_id}}"),
+                    (f"max by (run_id) (rl_replay_reward_weight_ratio{{{RUN}}})", "reward {{run_id}}"),
+                    unit="percentunit",
+                    minimum=0.0,
+                ),
+                lines(
                     "Loaded",
                     "1 when stored episodes are in memory, and how long loading took.",
                     (f"min by (run_id) (rl_replay_ready{{{RUN}}})", "ready {{run_id}}"),

@@ -48,6 +48,30 @@ PENDULUM = {"environment": "gymnasium:Pendulum-v1"}
             {"task": PENDULUM, "curriculum": {"stages": [A, {"name": "b"}]}},
             r"gate: gymnasium:Pendulum-v1 has no mean_speed",
         ),
+        (
+            {"curriculum": {"stages": [A | {"blend_environment_steps": 9}, {"name": "b"}]}},
+            "stage 'a' is the first: there is none before it for blend_environment_steps",
+        ),
+        (
+            {"curriculum": {"stages": [A, {"name": "b", "former": {"share": 0.25, "environment_steps": 9}}]}},
+            r"former\.share is 0\.25 with replay 'keep'",
+        ),
+        (
+            {"curriculum": {"stages": [A, {"name": "b", "former": {"share": 1, "environment_steps": 9}}]}},
+            r"former\.share: .*\(got 1\)",
+        ),
+        (
+            {
+                "curriculum": {
+                    "stages": [
+                        A,
+                        {"name": "b", "blend_environment_steps": 9, "gate": {"max_environment_steps": 8}},
+                        {"name": "c"},
+                    ]
+                }
+            },
+            r"gate\.max_environment_steps is 8, below blend_environment_steps 9",
+        ),
         ({"warm_start": {"run": "a", "checkpoint": "newest"}}, r"warm_start\.checkpoint.*'latest' or 'best'"),
         ({"replay": {"capacity": 500, "min_size": 501}}, r"replay\.min_size 501 is above replay\.capacity 500"),
     ],
@@ -83,12 +107,23 @@ def test_every_shipped_experiment_is_valid_and_survives_json(shipped: str) -> No
         ({"task": {"action": {"bins": 2}}}, "abd_r could be 0.3183 when it was recorded; .* nearest gives 0"),
         ({"task": {"reward": {"weights": {"alife": 1}}}}, r"curriculum\.stages\.b: .*alife"),
         ({"gate": {"survival": {"steps": 301}}}, r"stages\.b: gate\.survival\.steps is 301; an episode has 300"),
+        ({"blend_environment_steps": 9}, r"stages\.b: blend_environment_steps is 9: the reward is that of a already"),
+        (
+            {"task": {"action": {"bins": 2}}, "replay": "restart", "former": {"share": 0.5, "environment_steps": 9}},
+            "abd_r could be 0.3183 when it was recorded",
+        ),
     ],
 )
 def test_a_stage_that_could_not_follow_the_one_before_is_refused(stage: dict[str, object], words: str) -> None:
     stages = [A, {"name": "b", "gate": {"mean_speed": 1}} | stage, {"name": "c", "task": {"round": 2}}]
     with pytest.raises(ExperimentError, match=words):
         stage_tasks(parse_experiment({"curriculum": {"stages": stages}}))
+
+
+def test_a_reward_for_a_target_velocity_cannot_be_blended_into_one_without() -> None:
+    back = {"name": "b", "replay": "restart", "task": {"round": 1}, "blend_environment_steps": 9}
+    with pytest.raises(ExperimentError, match="blend_environment_steps is 9: the reward of a is for a target velocity"):
+        stage_tasks(parse_experiment({"task": {"round": 2}, "curriculum": {"stages": [A, back]}}))
 
 
 def test_a_stage_that_begins_with_an_empty_memory_may_change_the_actions() -> None:

@@ -28,7 +28,9 @@ TASKS = [{}, {"time_limit_steps": 7}, {"action": {"repeat": 2}}]
 def curriculum_of(task: dict[str, Any]) -> dict[str, Any]:
     """Stages that follow each other: their rules tie them together, so drawn ones would hardly ever be valid."""
     gate = {"survival": {"share": 0.5, "steps": 5}, "mean_return": 1.5, "min_environment_steps": 10}
-    return {"stages": [{"name": "first", "gate": gate}, {"name": "second", "task": task, "replay": "restart"}]}
+    former = {"share": 0.25, "environment_steps": 9}
+    second = {"name": "second", "task": task, "replay": "restart", "former": former, "blend_environment_steps": 5}
+    return {"stages": [{"name": "first", "gate": gate}, second]}
 
 
 Bounds = dict[type, Any]

@@ -10,7 +10,7 @@ from tests.observability.exported import exported, registries, tables
 DOCUMENT = Path(__file__).parents[2] / "docs" / "metrics.md"
 BOUNDED = {
     *("run_id", "role", "outcome", "phase", "reason", "finding", "name", "result", "code", "side"),
-    *("route", "method", "command", "op", "direction", "component", "version"),
+    *("route", "method", "command", "op", "direction", "component", "version", "source"),
 }
 """Labels whose values are few: what the code says, runs that exist, or commands and codes of MongoDB, S3 and HTTP."""
 

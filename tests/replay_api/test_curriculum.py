@@ -6,16 +6,19 @@ import copy
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import httpx
 import numpy as np
 import pytest
 
+from gaitfleet.batch import FIELDS, Batch
 from gaitfleet.episode import Episode
 from gaitfleet.experiment import Experiment
 from gaitfleet.task.stages import stage_tasks
 from replay_api.services.retelling import retold
+from replay_api.services.transitions import transitions_of
 from replay_api.settings import Settings
 from tests.conftest import serve
 from tests.replay_api.fleet import Fleet, experiment_of
@@ -163,6 +166,116 @@ def test_a_stage_may_end_by_its_steps_and_the_next_begin_with_an_empty_memory(ap
             key for episode in new for key in computed(episode, walk.tasks[2])
         }
         assert [event["data"]["index"] for event in walk.events("stage_entered")] == [0, 1, 2]
+
+
+def test_a_share_of_every_batch_comes_from_the_stage_before_until_its_steps_are_over(settings: Settings) -> None:
+    """Retold by the new stage; also what arrives late, in another replica, and after a restart."""
+    stages = [
+        {"name": "a", "gate": {"max_environment_steps": 42}},
+        {"name": "b", "replay": "restart", "former": {"share": 0.25, "environment_steps": 80}, "task": {"model": "3D"}},
+    ]
+    stages[1]["task"]["ending"] = {"fall_height": 0.8}
+    experiment = curriculum(*stages, replay={"min_size": 10})
+    with serve(settings) as url, serve(settings) as second, Walk(url, experiment) as walk:
+        old = [walk.episode("a", seed=1, lowest_m=0.75), walk.episode("a", seed=2)]  # the first one would have fallen
+        assert walk.post(old[0]).status_code == 201
+        assert walk.stage() == "b"
+        assert walk.post(old[1]).status_code == 201  # a late one
+        assert "too few transitions" in walk.sample().json()["detail"]  # `min_size` is of the new stage
+        new = [walk.episode("b", seed=3)]
+        assert walk.post(new[0]).status_code == 201
+        other = copy.copy(walk)
+        other.http = httpx.Client(base_url=second, timeout=30)
+        wait_for(lambda: other.stage() == "b" and other.status()["transitions_held"] == 11)
+        for at in (walk, other):
+            source = at.status()["sources"][0]
+            assert (source["name"], source["share"]) == ("former", 0.25)
+            wait_for(lambda at=at: at.status()["sources"][0]["transitions_held"] > 11)
+            batches = at.batches(batches=8, batch_size=128)
+            assert all(batch.sources == {"run": 96, "former": 32} for batch in batches)
+            own, beside = (rows([part(batch, where) for batch in batches]) for where in (slice(96), slice(96, None)))
+            assert own == computed(new[0], walk.tasks[1])
+            retold_rows = [computed(retold(episode, walk.tasks[1]), walk.tasks[1]) for episode in old]
+            assert len(retold_rows[0]) < 11
+            assert beside == retold_rows[0] | retold_rows[1]
+            text = at.http.get("/metrics").text
+            assert f'rl_replay_batch_share_ratio{{run_id="{walk.run}",source="former"}} 0.25' in text
+        other.http.close()
+    with serve(settings) as url:
+        walk.reconnect(url)
+        wait_until_loaded(walk)
+        (batch,) = walk.batches(batch_size=128)
+        assert batch.sources == {"run": 96, "former": 32}
+        assert walk.post(walk.episode("b", seed=4)).status_code == 201  # 84 steps
+        assert walk.status()["sources"] == []
+        (batch,) = walk.batches(batch_size=128)
+        assert batch.sources == {}
+        assert rows([batch]).keys().isdisjoint(retold_rows[1])
+    with serve(settings) as url:
+        walk.reconnect(url)
+        wait_until_loaded(walk)
+        assert (walk.status()["sources"], walk.status()["transitions_held"]) == ([], 22)
+        walk.http.close()
+
+
+def part(batch: Batch, where: slice) -> Batch:
+    return replace(batch, **{name: getattr(batch, name)[where] for name in FIELDS}, sources={})
+
+
+def test_the_reward_goes_linearly_from_one_stage_into_the_next_by_its_steps(settings: Settings) -> None:
+    """Of every transition that is held, whenever it was recorded; and the gate waits until it is there."""
+    stages = [
+        {"name": "a", "gate": {"max_environment_steps": 42}},
+        {
+            "name": "b",
+            "task": {"round": 2, "reward": {"preset": "mattias", "scale": 1}},
+            "blend_environment_steps": 160,
+            "gate": {"mean_distance": 0.5},
+        },
+        {"name": "c"},
+    ]
+
+    def expected(walk: Walk, episodes: list[Episode], weight: float) -> dict[bytes, float]:
+        blended = {}
+        for episode in episodes:
+            told = retold(episode, walk.tasks[1])
+            made = transitions_of(told, walk.tasks[1])
+            before = transitions_of(
+                replace(told, trajectory=replace(told.trajectory, target_velocity=None)), walk.tasks[0]
+            )
+            mixed = np.float32(weight) * made.reward + np.float32(1 - weight) * before.reward
+            blended |= {row.tobytes(): float(r) for row, r in zip(made.observation, mixed, strict=False)}
+        return blended
+
+    def sampled(walk: Walk) -> dict[bytes, float]:
+        (batch,) = walk.batches(batch_size=1024)
+        return {row.tobytes(): float(r) for row, r in zip(batch.observation, batch.reward, strict=True)}
+
+    with serve(settings) as url:
+        walk = Walk(url, curriculum(*stages))
+        episodes = [walk.episode("a", seed=1)]
+        assert walk.post(episodes[0]).status_code == 201
+        assert walk.stage() == "b"
+        assert sampled(walk) == expected(walk, episodes, 0.0)
+        episodes.append(walk.episode("b", seed=2, steps=40))
+        assert walk.post(episodes[1]).status_code == 201
+        assert walk.status()["stage"]["reward_weight"] == 0.25
+        assert sampled(walk) == expected(walk, episodes, 0.25)
+        walk.publish_step(1)
+        for seed in range(2):
+            walk.evaluate(0.6, version=1, stage="b", seed=seed)
+        assert walk.stage() == "b"
+    with serve(settings) as url:
+        walk.reconnect(url)
+        wait_until_loaded(walk)
+        assert sampled(walk) == expected(walk, episodes, 0.25)
+        for seed in (3, 4, 5):
+            episodes.append(walk.episode("b", seed=seed, steps=40))
+            assert walk.post(episodes[-1]).status_code == 201
+        assert sampled(walk) == expected(walk, episodes, 1.0)
+        walk.evaluate(0.6, version=1, stage="b", seed=9)
+        assert walk.stage() == "c"
+        walk.http.close()
 
 
 @pytest.mark.parametrize("gate", [{"min_environment_steps": 50}, {"policies": 2}])

@@ -16,6 +16,7 @@ from gaitfleet.experiment import parse_experiment
 from gaitfleet.task import make_task
 from gaitfleet.wire import BatchRequest
 from replay_api.services.cache import Row, TransitionCache
+from replay_api.services.mixture import Portion
 from replay_api.services.sampling import Sampler
 from replay_api.services.transitions import Transitions, transitions_of
 from tests.replay_api.fleet import play
@@ -42,9 +43,12 @@ def filled(capacity: int, *episodes: Transitions, **arguments: Any) -> Transitio
     return cache
 
 
-def drawn(cache: TransitionCache, seed: int = 0, **arguments: Any) -> Batch:
+def drawn(
+    cache: TransitionCache, seed: int = 0, *beside: Portion, reward_weight: float = 1.0, **arguments: Any
+) -> Batch:
     request = BatchRequest(**{"batch_size": 256, "discount": 0.9} | arguments)
-    buffer = Sampler(cache, seed).batch(request)
+    own = Portion("run", cache, request.batch_size - sum(portion.rows for portion in beside))
+    buffer = Sampler(seed).batch(request, (own, *beside), reward_weight)
     assert buffer is not None
     offset = 0
     arrays = {}
@@ -92,9 +96,8 @@ def test_only_a_fall_ends_the_bootstrap(ending: str, bootstrap: float) -> None:
     cache = TransitionCache(100, Row(3, 1))
     cache.append(transitions_of(episode, task), 0.0)
     request = BatchRequest(batch_size=64, discount=0.9)
-    sampler = Sampler(cache, 0)
     columns: dict[str, Any] = {}
-    buffer = sampler.batch(request)
+    buffer = Sampler(0).batch(request, (Portion("run", cache, 64),))
     assert buffer is not None
     specs = batch_specs(1, 64, 3, 1)
     offset = 0

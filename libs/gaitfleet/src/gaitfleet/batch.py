@@ -6,16 +6,28 @@ can send the header, then gather and send one batch while the client still reads
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from gaitfleet import codec
 from gaitfleet.codec import TensorSpec
 from gaitfleet.errors import CodecError
 from gaitfleet.trajectory import Float32
+
+BATCHES_KEY = "gaitfleet.batches"
+"""Metadata of a response whose batches are not made of the run's own transitions alone."""
+
+
+class BatchesMetadata(BaseModel):
+    """Where the rows of every batch of a response come from."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    sources: dict[str, int] = Field(description="Rows by source, in the order in which they stand; `run` is the first.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +53,8 @@ class Batch:
     return_so_far
         float32 [B]. Discounted sum of its episode's rewards up to this decision, by the discount of the run's
         experiment: G_t = gamma G_{t-1} + r_t. For learners that scale rewards by its deviation.
+    sources
+        Rows by where they come from, in this order: `run`, `former`, `demonstrations`. Empty: all from the run itself.
     """
 
     index: npt.NDArray[np.int64]
@@ -52,6 +66,12 @@ class Batch:
     discount: Float32
     weight: Float32
     return_so_far: Float32
+    sources: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def own(self) -> int:
+        """Rows from the run itself, which are the first."""
+        return self.sources.get("run", len(self.index))
 
     def arrays(self) -> Iterator[npt.NDArray[np.generic]]:
         """The arrays in the order in which they travel."""
@@ -103,12 +123,23 @@ def decode_batches(body: bytes | bytearray | memoryview) -> list[Batch]:
     CodecError
         When the body is damaged or a tensor of a batch is missing.
     """
-    tensors = codec.read(body).tensors
+    container = codec.read(body)
+    tensors, sources = container.tensors, _sources(container.metadata)
     count, rest = divmod(len(tensors), len(FIELDS))
     try:
-        batches = [Batch(**{name: tensors[f"{k}/{name}"] for name in FIELDS}) for k in range(count)]
+        batches = [Batch(**{name: tensors[f"{k}/{name}"] for name in FIELDS}, sources=sources) for k in range(count)]
     except KeyError as error:
         raise CodecError(f"tensor {error} is missing", field=str(error), reason="names") from None
     if rest:
         raise CodecError(f"{rest} tensors belong to no whole batch", field="body", reason="names")
     return batches
+
+
+def _sources(metadata: Mapping[str, str]) -> dict[str, int]:
+    text = metadata.get(BATCHES_KEY)
+    if text is None:
+        return {}
+    try:
+        return BatchesMetadata.model_validate_json(text).sources
+    except ValidationError as error:
+        raise CodecError(f"{BATCHES_KEY} is not valid: {error}", field=BATCHES_KEY, reason="metadata") from None

@@ -82,6 +82,13 @@ class GateSettings(Settings):
         return bool(self.gait_criteria) or self.survival is not None or self.mean_return is not None
 
 
+class FormerSettings(Settings):
+    """A share of every batch from what was learned from in the stage before, for the first steps of a stage."""
+
+    share: float = Field(gt=0, lt=1, description="Share of every batch; it stays the same until it ends.")
+    environment_steps: int = Field(ge=1, description="Simulator steps of training in the stage after which it ends.")
+
+
 class StageSettings(Settings):
     """One stage: what is different in it, and when it is passed."""
 
@@ -96,9 +103,58 @@ class StageSettings(Settings):
         description="Episodes of the stages before: `keep`: they are learned from too, with this stage's observation, "
         "reward and ending. `restart`: they are not, and the trainer waits for `replay.min_size` new transitions.",
     )
+    former: FormerSettings | None = Field(
+        default=None,
+        description="With `replay: restart`: for how long which share of every batch still comes from the stage "
+        "before, with this stage's observation, reward and ending. Unset: nothing does.",
+    )
+    blend_environment_steps: int | None = Field(
+        default=None,
+        ge=1,
+        description="Over so many simulator steps of training in the stage the reward goes linearly from that of the "
+        "stage before into its own; its gate is not judged before. Unset: its own holds at once.",
+    )
     gate: GateSettings | None = Field(
         default=None, description="When the next stage begins; every stage but the last has one."
     )
+
+    @model_validator(mode="after")
+    def _former_and_blend_can_be(self) -> Self:
+        if self.former is not None and self.replay == "keep":
+            raise ValueError(
+                f"former.share is {self.former.share:g} with replay 'keep', which learns from all of them for good; "
+                "set replay: restart"
+            )
+        latest = None if self.gate is None else self.gate.max_environment_steps
+        if self.blend_environment_steps is not None and latest is not None and latest < self.blend_environment_steps:
+            raise ValueError(
+                f"gate.max_environment_steps is {latest}, below blend_environment_steps "
+                f"{self.blend_environment_steps}: the stage would end before its own reward holds"
+            )
+        return self
+
+    @property
+    def least_environment_steps(self) -> int:
+        """Simulator steps of training before its gate is judged: until its own reward holds, and as its gate says."""
+        return max(self.blend_environment_steps or 0, 0 if self.gate is None else self.gate.min_environment_steps)
+
+    @property
+    def begins(self) -> str:
+        """In words: what is learned from when it begins, and towards what."""
+        replay = "learns from the stages before too" if self.replay == "keep" else "begins with an empty memory"
+        former, blend = self.former, self.blend_environment_steps
+        beside = (
+            ""
+            if former is None
+            else f", and {former.share:.0%} of the stage before for {former.environment_steps:,} steps"
+        )
+        return replay + beside + ("" if blend is None else f"; its reward grows in over {blend:,} steps")
+
+    def reward_weight(self, environment_steps: int) -> float:
+        """Weight of its own reward, from 0 to 1, after so many simulator steps of training; the rest is that of the
+        reward of the stage before."""
+        blend = self.blend_environment_steps
+        return 1.0 if blend is None else min(1.0, environment_steps / blend)
 
 
 class CurriculumSettings(Settings):
@@ -118,6 +174,10 @@ class CurriculumSettings(Settings):
                 raise ValueError(f"stage {stage.name!r} needs a gate: a criterion or max_environment_steps")
         if last.gate is not None:
             raise ValueError(f"stage {last.name!r} is the last; its gate would lead nowhere")
+        first = self.stages[0]
+        for field in ("former", "blend_environment_steps"):
+            if getattr(first, field) is not None:
+                raise ValueError(f"stage {first.name!r} is the first: there is none before it for {field}")
         return self
 
 

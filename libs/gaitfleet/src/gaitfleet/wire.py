@@ -56,6 +56,18 @@ class RunDescription(Wire):
     )
 
 
+SourceName = Literal["run", "former", "demonstrations"]
+"""Where transitions come from: the run itself, the stage before, a run of demonstrations."""
+
+
+class SourceStatus(Wire):
+    """Transitions that are sampled beside the run's own."""
+
+    name: SourceName = Field(description="`former`: of the stage before; `demonstrations`: of another run.")
+    share: float = Field(description="Share of every batch that comes from them, while there are any.")
+    transitions_held: int = Field(description="Transitions in memory.")
+
+
 class StageStatus(Wire):
     """Where a run stands in its curriculum."""
 
@@ -64,6 +76,9 @@ class StageStatus(Wire):
     stages: int = Field(description="How many there are.")
     entered_at: AwareDatetime = Field(description="When it began.")
     environment_steps: int = Field(description="Simulator steps of training stored in it.")
+    reward_weight: float = Field(
+        default=1.0, description="Weight of its own reward; the rest is that of the reward of the stage before."
+    )
 
 
 class ForkRequest(Wire):
@@ -334,6 +349,9 @@ class RunStatus(Wire):
     environment_steps_per_second: float = Field(description="Over the last minute, as the episodes were stored.")
     transitions_held: int = Field(description="Transitions ready to be sampled.")
     transitions_capacity: int = Field(description="Transitions that fit.")
+    sources: list[SourceStatus] = Field(
+        default_factory=list, description="What is sampled beside the run's own transitions."
+    )
     loading: bool = Field(description="True while older episodes are still being loaded from the database.")
     returns: dict[str, ReturnStatistics] = Field(description="By role.")
     limits: Limits = Field(description="The limiter.")

@@ -52,6 +52,8 @@ class HostBatch:
         self.transitions = Transitions.empty(batch_size, observation_size, action_size, pinned=pinned)
         self.index = np.zeros(batch_size, np.int64)
         self.policy_version = np.zeros(batch_size, np.int64)
+        self.own = batch_size
+        """Rows from the run itself; they are the first."""
         self._copied: torch.cuda.Event | None = None
 
     def to(self, device: torch.device) -> Transitions:
@@ -76,6 +78,7 @@ class HostBatch:
             _copy(field.name, getattr(batch, field.name), getattr(self.transitions, field.name).numpy())
         _copy("index", batch.index, self.index)
         _copy("policy_version", batch.policy_version, self.policy_version)
+        self.own = batch.own
 
 
 class BatchFeed:

@@ -110,7 +110,9 @@ class Learner:
         self._metrics.phase("h2d").inc(copied - started)
         self._metrics.phase("compute").inc(time.perf_counter() - copied)
         self._metrics.updates.inc()
-        self._metrics.policy_lag.observe(max(0.0, self._agent.updates - float(batch.policy_version.mean())))
+        if batch.own:
+            version = float(batch.policy_version[: batch.own].mean())
+            self._metrics.policy_lag.observe(max(0.0, self._agent.updates - version))
         self._diagnostics |= result.diagnostics
         if self._priorities is not None:
             self._priorities.send(batch.index, result.td_error)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rich.table import Table
 
-from gaitfleet.wire import ReturnStatistics, RunStatus, StageStatus
+from gaitfleet.wire import ReturnStatistics, RunStatus, SourceStatus, StageStatus
 
 
 def status_table(status: RunStatus) -> Table:
@@ -27,6 +27,7 @@ def _rows(status: RunStatus) -> list[tuple[str, str]]:
         ("episodes", episodes),
         ("environment steps", f"{status.environment_steps:,} ({status.environment_steps_per_second:.1f}/s)"),
         ("transitions held", f"{status.transitions_held:,} of {status.transitions_capacity:,}" + _loading(status)),
+        *(("beside them", _source(source)) for source in status.sources),
         *((f"return, {role}", _returns(returns)) for role, returns in sorted(status.returns.items())),
         ("updates", _updates(status)),
         ("samples per insert", f"{ratio} (asked for {limits.samples_per_insert:,.1f}{waiting})"),
@@ -42,7 +43,13 @@ def _rows(status: RunStatus) -> list[tuple[str, str]]:
 
 
 def _stage(stage: StageStatus) -> str:
-    return f"{stage.name} ({stage.index + 1} of {stage.stages}), {stage.environment_steps:,} environment steps"
+    blend = "" if stage.reward_weight >= 1 else f", {stage.reward_weight:.0%} of its own reward"
+    return f"{stage.name} ({stage.index + 1} of {stage.stages}), {stage.environment_steps:,} environment steps{blend}"
+
+
+def _source(source: SourceStatus) -> str:
+    origin = "the stage before" if source.name == "former" else "demonstrations"
+    return f"{source.share:.0%} of every batch from {source.transitions_held:,} of {origin}"
 
 
 def _loading(status: RunStatus) -> str:

@@ -72,6 +72,7 @@ def check(file: Annotated[Path, typer.Argument(help="Experiment file.")]) -> Non
     for index, made in enumerate(stages):
         if experiment.curriculum is not None:
             console.print(f"\nstage {experiment.stage_names[index]}", style="bold", highlight=False)
+            console.print(experiment.curriculum.stages[index].begins, highlight=False)
         played = experiment.model_copy(update={"task": experiment.task_at(index)})
         _describe(console, played, made)
 

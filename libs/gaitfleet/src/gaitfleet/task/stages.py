@@ -45,9 +45,26 @@ def _check(experiment: Experiment, tasks: list[Task]) -> None:
         old, new = (task.description.state_layout.hash for task in tasks[-2:])
         if old != new:
             raise ExperimentError(f"the state layout was {old}, here it is {new}: a run has one")
-        if stage.replay == "keep":
+        if stage.replay == "keep" or stage.former is not None:
             check_replayable(tasks[-2], tasks[-1])
+        if stage.blend_environment_steps is not None:
+            _check_blend(experiment, tasks, stage.blend_environment_steps)
     limit = tasks[-1].description.time_limit_steps
     if stage.gate is not None and stage.gate.survival is not None and stage.gate.survival.steps > limit:
         asked = stage.gate.survival.steps
         raise ExperimentError(f"gate.survival.steps is {asked}; an episode has {limit} steps at most")
+
+
+def _check_blend(experiment: Experiment, tasks: list[Task], steps: int) -> None:
+    """Whether the reward of the stage before can be computed in the last of the tasks, and is another."""
+    index, old = len(tasks) - 1, tasks[-2].description
+    before = experiment.stage_names[index - 1]
+    if old.has_target_velocity and not tasks[-1].description.has_target_velocity:
+        raise ExperimentError(
+            f"blend_environment_steps is {steps}: the reward of {before} is for a target velocity, which episodes do "
+            "not have here"
+        )
+    deciding = {"round", "reward", "reward_scale"}
+    was, here = (experiment.task_at(at).model_dump(include=deciding) for at in (index - 1, index))
+    if was == here:
+        raise ExperimentError(f"blend_environment_steps is {steps}: the reward is that of {before} already")

@@ -12,14 +12,15 @@ from functools import lru_cache
 import numpy as np
 
 from gaitfleet import codec
-from gaitfleet.batch import batch_specs
+from gaitfleet.batch import BATCHES_KEY, BatchesMetadata, batch_specs
 from gaitfleet.wire import BatchRequest, PriorityReceipt, PriorityUpdate
 from replay_api.constants import MAX_PRIORITY
 from replay_api.errors import LimitedError, RejectedError
 from replay_api.metrics import Metrics
 from replay_api.services.admission import Admission
+from replay_api.services.mixture import portions
 from replay_api.services.open_run import OpenRun
-from replay_api.services.sampling import Sampler
+from replay_api.services.sampling import Sampler, batch_layout
 from replay_api.settings import Settings
 
 INLINE_BATCH_BYTES = 4 << 20
@@ -58,18 +59,18 @@ class BatchService:
         self._check(opened, request)
         with self._admission.take(1):
             granted = await self._grant(opened, request)
-        inline = opened.sampler.batch_bytes(request) <= INLINE_BATCH_BYTES
-        sampler = opened.sampler if inline else Sampler(opened.cache)
+        drawing = _Drawing(opened, request)
         try:
-            first = await self._draw(sampler, request)
+            first = await self._draw(drawing)
         except BaseException:
             opened.limiter.give_back(granted * request.batch_size)
             raise
         task = opened.task.description
         sizes = task.observation_size, task.action_size
-        header, body_bytes = _header(granted, request.batch_size, *sizes, request.half_precision)
+        made_up = tuple((portion.name, portion.rows) for portion in drawing.made_up)
+        header, body_bytes = _header(granted, request.batch_size, *sizes, request.half_precision, made_up)
         length = len(header) + body_bytes
-        return BatchAnswer(length, self._pieces(opened, request, granted, header, sampler, first))
+        return BatchAnswer(length, self._pieces(opened, drawing, granted, header, first))
 
     def set_priorities(self, opened: OpenRun, update: PriorityUpdate) -> PriorityReceipt:
         """Set priorities of sampled transitions.
@@ -95,8 +96,9 @@ class BatchService:
             index = np.array(update.index, np.int64)
         except OverflowError:
             raise RejectedError("an index does not fit 64 bits", field="index", reason="bounds") from None
-        updated, evicted = opened.cache.set_priorities(index, priority)
-        return PriorityReceipt(updated=updated, evicted=evicted)
+        caches = [opened.cache, *(source.cache for source in opened.sources)]
+        updated = sum(cache.set_priorities(index, priority) for cache in caches)
+        return PriorityReceipt(updated=updated, evicted=len(index) - updated)
 
     def _check(self, opened: OpenRun, request: BatchRequest) -> None:
         if request.sampling == "prioritized" and opened.cache.tree is None:
@@ -121,19 +123,19 @@ class BatchService:
             raise LimitedError(detail, reason="samples_limited", retry_after_seconds=1)
         return granted
 
-    async def _draw(self, sampler: Sampler, request: BatchRequest) -> memoryview:
-        if sampler.batch_bytes(request) <= INLINE_BATCH_BYTES:
-            batch = sampler.batch(request)
+    async def _draw(self, drawing: _Drawing) -> memoryview:
+        if drawing.inline:
+            batch = drawing.batch()
         else:
-            batch = await asyncio.get_running_loop().run_in_executor(self._threads, sampler.batch, request)
+            batch = await asyncio.get_running_loop().run_in_executor(self._threads, drawing.batch)
         if batch is None:
             raise LimitedError("no transition is in memory", reason="loading", retry_after_seconds=1)
         return batch
 
     async def _pieces(
-        self, opened: OpenRun, request: BatchRequest, granted: int, header: bytes, sampler: Sampler, first: memoryview
+        self, opened: OpenRun, drawing: _Drawing, granted: int, header: bytes, first: memoryview
     ) -> AsyncIterator[bytes | memoryview]:
-        sent = 0
+        sent, batch_size = 0, drawing.request.batch_size
         try:
             yield header
             batch = first
@@ -142,17 +144,38 @@ class BatchService:
                 sent += 1
                 if sent == granted:
                     return
-                batch = await self._draw(sampler, request)
+                batch = await self._draw(drawing)
         finally:
-            self._metrics.sampled_items.labels(opened.run).inc(sent * request.batch_size)
+            self._metrics.sampled_items.labels(opened.run).inc(sent * batch_size)
             if sent < granted:  # the client has gone
-                opened.limiter.give_back((granted - sent) * request.batch_size)
+                opened.limiter.give_back((granted - sent) * batch_size)
+
+
+class _Drawing:
+    """What the batches of one answer are drawn from, and how they are rewarded: the same for all of them."""
+
+    def __init__(self, opened: OpenRun, request: BatchRequest) -> None:
+        self.request = request
+        self.inline = batch_layout(request, opened.cache).nbytes <= INLINE_BATCH_BYTES
+        self._sampler = opened.sampler if self.inline else Sampler()
+        self._reward_weight = opened.reward_weight
+        self.made_up = portions(opened.cache, opened.sources, request.batch_size, self._sampler.random)
+
+    def batch(self) -> memoryview | None:
+        """The next batch; None when nothing is there to draw from."""
+        return self._sampler.batch(self.request, self.made_up, self._reward_weight)
 
 
 @lru_cache(maxsize=256)
 def _header(
-    batches: int, batch_size: int, observation_size: int, action_size: int, half_precision: bool
+    batches: int,
+    batch_size: int,
+    observation_size: int,
+    action_size: int,
+    half_precision: bool,
+    made_up: tuple[tuple[str, int], ...],
 ) -> tuple[bytes, int]:
     """Header of an answer, and the bytes that follow it: a trainer asks for the same again and again."""
     specs = batch_specs(batches, batch_size, observation_size, action_size, half_precision=half_precision)
-    return codec.header(specs, {}), sum(spec.nbytes for spec in specs.values())
+    metadata = {} if len(made_up) == 1 else {BATCHES_KEY: BatchesMetadata(sources=dict(made_up)).model_dump_json()}
+    return codec.header(specs, metadata), sum(spec.nbytes for spec in specs.values())

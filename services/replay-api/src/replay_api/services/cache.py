@@ -46,6 +46,27 @@ class Row:
     action_size: int
 
 
+@dataclass(frozen=True, slots=True)
+class Rewards:
+    """The reward of every row, and the discounted sum of its episode's up to it."""
+
+    reward: npt.NDArray[np.float32]
+    return_so_far: npt.NDArray[np.float32]
+    discount: float
+
+    @classmethod
+    def empty(cls, rows: int, discount: float) -> Rewards:
+        """Memory for so many rows."""
+        return cls(np.empty(rows, np.float32), np.empty(rows, np.float32), discount)
+
+    def write(self, position: Serials, reward: npt.NDArray[np.float32]) -> None:
+        """Those of an episode [D] at its rows [D+1]."""
+        self.reward[position[:-1]] = reward
+        self.reward[position[-1]] = 0.0  # so that an n-step sum may read it
+        returns = list(accumulate(reward.tolist(), lambda g, r: self.discount * g + r))
+        self.return_so_far[position[:-1]] = np.clip(returns, -LARGEST, LARGEST)  # finite, as the rewards are
+
+
 @dataclass(slots=True)
 class Evictions:
     """What has left the memory since the start."""
@@ -69,19 +90,29 @@ class TransitionCache:
     priority_exponent
         alpha of Schaul et al. 2016 where transitions are drawn by priority; None where they are not, and then no tree
         is held.
+    blended
+        Whether the reward of the stage before is held too.
+    place
+        0, 1 or 2: caches with different places never have a serial in common.
     """
 
     def __init__(
-        self, capacity: int, row: Row, *, discount: float = 1.0, priority_exponent: float | None = None
+        self,
+        capacity: int,
+        row: Row,
+        *,
+        discount: float = 1.0,
+        priority_exponent: float | None = None,
+        blended: bool = False,
+        place: int = 0,
     ) -> None:
         self.capacity = capacity
         self.rows = capacity + capacity // 16 + 1
         # Pages of these are backed by memory when they are first written, so an empty cache costs nothing.
         self.observation = np.empty((self.rows, row.observation_size), np.float32)
         self.action = np.empty((self.rows, row.action_size), np.float32)
-        self.reward = np.empty(self.rows, np.float32)
-        self.return_so_far = np.empty(self.rows, np.float32)
-        self.discount = discount
+        self.rewards = Rewards.empty(self.rows, discount)
+        self.former_rewards = Rewards.empty(self.rows, discount) if blended else None
         self.end = np.empty(self.rows, np.uint8)
         self.version = np.empty(self.rows, np.uint32)  # position in `versions`
         self.times_sampled = np.empty(self.rows, np.uint8)
@@ -91,7 +122,7 @@ class TransitionCache:
         self.tree = None if priority_exponent is None else SumTree(self.rows)
         self.largest_priority = 1.0
         self.lock = threading.Lock()
-        self.tail = self.head = (time.time_ns() // 1_000_000) << 20
+        self.tail = self.head = ((time.time_ns() // 1_000_000) << 20) + (place << 61)  # fits int64 until 2109
         self.transitions = 0
         self.evictions = Evictions()
         self.times_sampled_at_eviction = np.zeros(len(TIMES_SAMPLED_BOUNDS) + 1, np.int64)
@@ -136,10 +167,10 @@ class TransitionCache:
                 self._ages.appendleft((start, stored_at))
             return True
 
-    def set_priorities(self, serials: Serials, priorities: npt.NDArray[np.float64]) -> tuple[int, int]:
-        """Set priorities of sampled transitions; how many were set, and how many are gone."""
+    def set_priorities(self, serials: Serials, priorities: npt.NDArray[np.float64]) -> int:
+        """Set priorities of sampled transitions; how many were set. Others are gone, or another cache's."""
         if self.tree is None or self.priority_exponent is None:
-            return 0, 0
+            return 0
         with self.lock:
             position = serials % self.rows
             held = (serials >= self.tail) & (serials < self.head)
@@ -148,19 +179,20 @@ class TransitionCache:
             self.tree.set(position[held], values)
             if len(values):
                 self.largest_priority = max(self.largest_priority, float(values.max()))
-            count = int(held.sum())
-            return count, len(serials) - count
+            return int(held.sum())
 
     def _columns(self) -> tuple[npt.NDArray[np.generic], ...]:
         return (
             self.observation,
             self.action,
-            self.reward,
-            self.return_so_far,
+            *(column for rewards in self._rewards() for column in (rewards.reward, rewards.return_so_far)),
             self.end,
             self.version,
             self.times_sampled,
         )
+
+    def _rewards(self) -> tuple[Rewards, ...]:
+        return (self.rewards,) if self.former_rewards is None else (self.rewards, self.former_rewards)
 
     def _write(self, start: int, episode: Transitions) -> None:
         decisions = len(episode)
@@ -169,10 +201,10 @@ class TransitionCache:
             self.observation[part.position] = episode.observation[part.source]
         acting = position[:-1]
         self.action[acting] = episode.action
-        self.reward[acting] = episode.reward
-        returns = list(accumulate(episode.reward.tolist(), lambda g, r: self.discount * g + r))
-        self.return_so_far[acting] = np.clip(returns, -LARGEST, LARGEST)  # finite, as the rewards that it adds up are
-        self.reward[position[-1]] = 0.0  # so that an n-step sum may read it
+        self.rewards.write(position, episode.reward)
+        if self.former_rewards is not None:  # without one the blend is over, and nobody reads what stands here
+            former = episode.reward if episode.former_reward is None else episode.former_reward
+            self.former_rewards.write(position, former)
         remaining = np.minimum(np.arange(decisions, -1, -1), MAX_REMAINING).astype(np.uint8)
         self.end[position] = remaining | np.uint8(TERMINATED if episode.terminated else 0)
         self.version[position] = self._version_code(episode.policy_version)

@@ -44,13 +44,14 @@ class Curriculum:
         if await self._runs.enter_stage(opened.run, index, credit=credit):
             steps = opened.tally.stage_steps
             data = {"stage": following.name, "index": index, "after": stage.name, "after_environment_steps": steps}
-            await self._events.add(opened.run, "stage_entered", **data, replay=following.replay, evidence=evidence)
+            replay = following.model_dump(include={"replay", "former", "blend_environment_steps"}, exclude_none=True)
+            await self._events.add(opened.run, "stage_entered", **data, **replay, evidence=evidence)
         self._registry.reopen(opened)
 
     async def _evidence(self, opened: OpenRun, stage: StageSettings, stored: EpisodeSummary) -> dict[str, Any] | None:
         """Why the stage is over; None while it is not."""
         gate, steps = stage.gate, opened.tally.stage_steps
-        if gate is None or steps < gate.min_environment_steps:
+        if gate is None or steps < stage.least_environment_steps:
             return None
         if gate.max_environment_steps is not None and steps >= gate.max_environment_steps:
             return {"max_environment_steps": {"asked": gate.max_environment_steps, "measured": steps}}

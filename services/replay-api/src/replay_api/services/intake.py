@@ -14,7 +14,7 @@ from gaitfleet.quality.repeats import Played
 from gaitfleet.task.interface import Task
 from gaitfleet.wire import EpisodeSummary
 from replay_api.errors import RejectedError, ServiceError, TooLargeError
-from replay_api.services.open_run import OpenRun, learned_stages
+from replay_api.services.open_run import OpenRun
 from replay_api.services.retelling import retold
 from replay_api.services.transitions import Transitions, transitions_of
 from replay_api.storage.mongo import milliseconds, now
@@ -85,9 +85,10 @@ def check_body(body: bytes, *, compressed: bool, run: OpenRun, limit_bytes: int)
 
 def _learned(episode: Episode, run: OpenRun) -> Transitions | None:
     metadata = episode.metadata
-    if metadata.role == "evaluate" or metadata.stage not in learned_stages(run.description):
+    if metadata.role == "evaluate" or run.cache_of(metadata.stage) is None:
         return None
-    return transitions_of(episode if metadata.stage == run.stage_name else retold(episode, run.task), run.task)
+    told = episode if metadata.stage == run.stage_name else retold(episode, run.task)
+    return transitions_of(told, run.task, run.former_task)
 
 
 def summary_of(episode: Episode, task: Task, checks: EpisodeChecks, body: bytes) -> EpisodeSummary:
@@ -122,8 +123,13 @@ def _check_derived(summary: EpisodeSummary, transitions: Transitions | None) -> 
             raise RejectedError(f"{name} is {value}, must be finite", field=name, reason="not_finite")
     if transitions is None:
         return
-    for name, array in (("observation", transitions.observation), ("reward", transitions.reward)):
-        if not np.isfinite(array).all():
+    arrays = (
+        ("observation", transitions.observation),
+        ("reward", transitions.reward),
+        ("former_reward", transitions.former_reward),
+    )
+    for name, array in arrays:
+        if array is not None and not np.isfinite(array).all():
             where = [int(i) for i in np.argwhere(~np.isfinite(array))[0]]
             detail = f"derived {name}{where} is {array[tuple(where)]}, must be finite"
             raise RejectedError(detail, field=name, reason="not_finite")

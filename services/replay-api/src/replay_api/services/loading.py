@@ -16,6 +16,7 @@ from gaitfleet.errors import GaitfleetError
 from gaitfleet.wire import RunDescription
 from replay_api.constants import FOLLOW_OVERLAP_SECONDS, LOAD_CHUNK_EPISODES
 from replay_api.errors import UnavailableError
+from replay_api.services.cache import TransitionCache
 from replay_api.services.open_run import OpenRun, learned_stages
 from replay_api.services.retelling import retold
 from replay_api.services.transitions import Transitions, transitions_of
@@ -76,8 +77,23 @@ def transitions_in(planned: Sequence[Planned]) -> int:
 
 
 async def fill(run: OpenRun, episodes: EpisodeStore, plan: Sequence[Planned], limit_bytes: int) -> None:
-    """Load the planned episodes, newest first; sampling begins as soon as the minimum is there."""
+    """Load the planned episodes, and those of the sources beside them; sampling begins as soon as the minimum of each
+    is there."""
     began = time.monotonic()
+    plans = [(run.cache, plan), *((source.cache, source.planned) for source in run.sources)]
+    await asyncio.gather(*(_fill(run, cache, episodes, planned, limit_bytes) for cache, planned in plans))
+    run.loading = False
+    run.limiter.wake()
+    seconds = time.monotonic() - began
+    run.metrics.rebuild_seconds.labels(run.run).set(seconds)
+    held = sum(cache.transitions for cache, _ in plans)
+    _log.info("transitions are loaded", extra={"run": run.run, "transitions": held, "seconds": round(seconds, 3)})
+
+
+async def _fill(
+    run: OpenRun, cache: TransitionCache, episodes: EpisodeStore, plan: Sequence[Planned], limit_bytes: int
+) -> None:
+    """Load the planned episodes into a cache, newest first."""
     loop = asyncio.get_running_loop()
     chunks = [*_chunks(plan), ()]  # after the last one, nothing
     ahead = asyncio.ensure_future(_fetch(episodes, chunks[0]))
@@ -85,18 +101,12 @@ async def fill(run: OpenRun, episodes: EpisodeStore, plan: Sequence[Planned], li
         for chunk, following in pairwise(chunks):
             contents = await ahead
             ahead = asyncio.ensure_future(_fetch(episodes, following))
-            fits = await loop.run_in_executor(run.threads, _fill_chunk, run, chunk, contents, limit_bytes)
+            fits = await loop.run_in_executor(run.threads, _fill_chunk, run, cache, chunk, contents, limit_bytes)
             run.limiter.wake()
             if not fits:
                 break
     finally:
         ahead.cancel()
-    run.loading = False
-    run.limiter.wake()
-    seconds = time.monotonic() - began
-    run.metrics.rebuild_seconds.labels(run.run).set(seconds)
-    held = run.cache.transitions
-    _log.info("transitions are loaded", extra={"run": run.run, "transitions": held, "seconds": round(seconds, 3)})
 
 
 async def follow(run: OpenRun, episodes: EpisodeStore, limit_bytes: int) -> None:
@@ -110,7 +120,7 @@ async def follow(run: OpenRun, episodes: EpisodeStore, limit_bytes: int) -> None
             if key not in contents or not run.recent.add(key):
                 continue
             transitions = None
-            if summary.role != "evaluate" and summary.stage in learned_stages(run.description):
+            if summary.role != "evaluate" and run.cache_of(summary.stage) is not None:
                 loop = asyncio.get_running_loop()
                 transitions = await loop.run_in_executor(run.threads, read_transitions, contents[key], run, limit_bytes)
             await run.admit(summary, transitions)
@@ -122,7 +132,7 @@ def read_transitions(content: bytes, run: OpenRun, limit_bytes: int) -> Transiti
     episode = decode_episode(codec.decompress(content, limit_bytes=limit_bytes))
     if (episode.metadata.run, episode.metadata.stage) != (run.run, run.stage_name):
         episode = retold(episode, run.task)
-    return transitions_of(episode, run.task)
+    return transitions_of(episode, run.task, run.former_task)
 
 
 async def _fetch(episodes: EpisodeStore, chunk: Sequence[Planned]) -> dict[str, bytes]:
@@ -134,7 +144,9 @@ async def _fetch(episodes: EpisodeStore, chunk: Sequence[Planned]) -> dict[str, 
     return {}
 
 
-def _fill_chunk(run: OpenRun, chunk: Sequence[Planned], contents: dict[str, bytes], limit_bytes: int) -> bool:
+def _fill_chunk(
+    run: OpenRun, cache: TransitionCache, chunk: Sequence[Planned], contents: dict[str, bytes], limit_bytes: int
+) -> bool:
     for planned in chunk:
         transitions = None
         try:
@@ -143,7 +155,7 @@ def _fill_chunk(run: OpenRun, chunk: Sequence[Planned], contents: dict[str, byte
         except GaitfleetError:
             run.metrics.corrupt_episodes.labels(run.run).inc()
             _log.exception("a stored episode cannot be read", extra={"run": run.run, "episode": planned.key})
-        if transitions is not None and not run.cache.fill(transitions, planned.stored_at.timestamp()):
+        if transitions is not None and not cache.fill(transitions, planned.stored_at.timestamp()):
             return False
     return True
 

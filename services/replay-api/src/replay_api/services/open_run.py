@@ -18,6 +18,7 @@ from replay_api.metrics import Metrics
 from replay_api.services.cache import TransitionCache
 from replay_api.services.heads import Heads
 from replay_api.services.limiter import Limiter
+from replay_api.services.mixture import Source
 from replay_api.services.recent import RecentKeys
 from replay_api.services.sampling import Sampler
 from replay_api.services.tally import Tally
@@ -51,6 +52,8 @@ class OpenRun:
         Knows the latest episodes that this process has taken in.
     sampler
         Draws small batches, on the event loop only.
+    sources
+        What is drawn from beside the run's own transitions.
     loading
         True while older episodes are still being loaded.
     flushed
@@ -67,6 +70,7 @@ class OpenRun:
     heads: Heads
     metrics: Metrics
     threads: Executor
+    sources: tuple[Source, ...] = ()
     loading: bool = True
     flushed: int = 0
     workers: WorkerBook = field(default_factory=WorkerBook)
@@ -118,18 +122,42 @@ class OpenRun:
         """Name of the stage; empty without a curriculum."""
         return self.description.experiment.stage_names[self.description.stage]
 
+    @property
+    def reward_weight(self) -> float:
+        """Weight of the stage's own reward at this moment; the rest is that of the reward of the stage before."""
+        stage = self.description.experiment.stage_at(self.description.stage)
+        return 1.0 if stage is None else stage.reward_weight(self.tally.stage_steps)
+
+    @property
+    def former_task(self) -> Task | None:
+        """The task of the stage before, while its reward still counts."""
+        return self.stage_tasks[self.description.stage - 1] if self.reward_weight < 1.0 else None
+
+    def cache_of(self, stage: str) -> TransitionCache | None:
+        """Where training episodes of a stage of the run are learned from; None where they are not."""
+        if stage in learned_stages(self.description):
+            return self.cache
+        return next((source.cache for source in self.sources if stage in source.stages), None)
+
+    def end_sources(self) -> None:
+        """Let go of what nothing comes from any more."""
+        if any(source.over(self.tally.stage_steps) for source in self.sources):
+            self.sources = tuple(source for source in self.sources if not source.over(self.tally.stage_steps))
+
     async def admit(self, summary: EpisodeSummary, transitions: Transitions | None) -> None:
         """Take in an episode that the database has acknowledged: count it, and let its transitions be sampled."""
         self.tally.add(summary)
+        self.end_sources()
         labels = (self.run, summary.role)
         self.metrics.inserted_episodes.labels(*labels).inc()
         self.metrics.inserted_steps.labels(*labels).inc(summary.steps)
         if summary.role == "evaluate":
             return
-        if transitions is not None:
+        cache = self.cache_of(summary.stage)
+        if transitions is not None and cache is not None:
             stored_at = summary.stored_at.timestamp()
             # In a thread, because the lock may be held by a sampler for some milliseconds.
-            await asyncio.get_running_loop().run_in_executor(self.threads, self.cache.append, transitions, stored_at)
+            await asyncio.get_running_loop().run_in_executor(self.threads, cache.append, transitions, stored_at)
         self.limiter.insert(summary.transitions)
         self.metrics.inserted_items.labels(self.run).inc(summary.transitions)
         self.metrics.policy_lag.labels(self.run).observe(max(0, self.heads.step - summary.policy_version))

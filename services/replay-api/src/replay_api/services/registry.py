@@ -20,10 +20,10 @@ from replay_api.constants import FLUSH_SECONDS, RATE_WINDOW_SECONDS, WATCH_SECON
 from replay_api.errors import ExperimentConflictError, RejectedError, RunMissingError, UnavailableError
 from replay_api.metrics import Metrics
 from replay_api.services import loading
-from replay_api.services.cache import Row, TransitionCache
 from replay_api.services.event_log import EventLog
 from replay_api.services.heads import Heads
 from replay_api.services.limiter import Limiter, LimiterRule
+from replay_api.services.memory import Memory
 from replay_api.services.open_run import OpenRun
 from replay_api.services.patience import happens
 from replay_api.services.sampling import Sampler
@@ -230,19 +230,16 @@ class RunRegistry:
         tasks = stage_tasks(experiment)
         settled = now() - timedelta(seconds=RATE_WINDOW_SECONDS)
         plan = await loading.plan_of(description, self._stores.episodes)
-        size = tasks[description.stage].description
-        prioritized = replay.sampling == "prioritized"
-        cache = TransitionCache(
-            replay.capacity,
-            Row(size.observation_size, size.action_size),
-            discount=experiment.algorithm.discount,
-            priority_exponent=replay.priority_exponent if prioritized else None,
-        )
+        tally = await self._tally(description, settled)
+        memory = Memory(description, tasks[description.stage].description, tally.stage_steps)
+        cache = memory.cache()
         planned_transitions = loading.transitions_in(plan.episodes)
         restarted = experiment.stage_names[0] not in plan.stages
 
         def ready() -> bool:
             minimum = opened.limiter.rule.min_size
+            if opened.loading and not all(source.filled(minimum) for source in opened.sources):
+                return False
             if restarted:  # half of the capacity always fits, however short episodes are
                 return cache.transitions >= min(minimum, replay.capacity // 2)
             needed = min(minimum, planned_transitions, replay.capacity) if opened.loading else 1
@@ -253,7 +250,8 @@ class RunRegistry:
             stage_tasks=tasks,
             record=record,
             cache=cache,
-            sampler=Sampler(cache),
+            sampler=Sampler(),
+            sources=await memory.sources(self._stores.episodes),
             limiter=Limiter(
                 LimiterRule.of(experiment, record.limits),
                 inserted=await self._inserted(record, plan),
@@ -262,7 +260,7 @@ class RunRegistry:
                 inherited=inherited_transitions(description),
                 credit=record.credit,
             ),
-            tally=await self._tally(description, settled),
+            tally=tally,
             heads=Heads(self._stores.objects),
             metrics=self._metrics,
             threads=self._threads,
@@ -270,6 +268,7 @@ class RunRegistry:
         )
         self._metrics.open_run(opened.run)
         await self._remember(opened, {planned.key for planned in plan.own}, settled)
+        opened.end_sources()
         return plan, opened
 
     async def _inserted(self, record: RunRecord, plan: loading.LoadPlan) -> int:

@@ -25,7 +25,11 @@ def _age(run: OpenRun) -> float | None:
 _GAUGES: tuple[tuple[str, str, Reader], ...] = (
     ("rl_replay_items", "Transitions in memory.", lambda run: run.cache.transitions),
     ("rl_replay_capacity_items", "Transitions that fit.", lambda run: run.cache.capacity),
-    ("rl_replay_bytes", "Memory of the transitions.", lambda run: run.cache.nbytes),
+    (
+        "rl_replay_bytes",
+        "Memory of the transitions.",
+        lambda run: sum(cache.nbytes for cache in (run.cache, *(source.cache for source in run.sources))),
+    ),
     ("rl_replay_oldest_item_age_seconds", "Age of the oldest transition in memory.", _age),
     ("rl_replay_spi_target_ratio", "Samples per insert asked for.", lambda run: run.limiter.rule.samples_per_insert),
     (
@@ -65,6 +69,11 @@ _GAUGES: tuple[tuple[str, str, Reader], ...] = (
         lambda run: None if run.description.experiment.curriculum is None else run.description.stage,
     ),
     (
+        "rl_replay_reward_weight_ratio",
+        "Weight of the present reward; below 1 that of the stage before is blended into it.",
+        lambda run: run.reward_weight,
+    ),
+    (
         "rl_checkpoint_lease_epoch",
         "Epoch of the run's lease: one more with every start of a trainer.",
         lambda run: run.record.epoch,
@@ -88,6 +97,7 @@ class RunCollector(Collector):
                     family.add_metric([run.run], value)
             yield family
         yield _workers(runs)
+        yield _shares(runs)
         yield _returns(runs)
         yield _evicted(runs)
         yield _unsampled(runs)
@@ -102,6 +112,16 @@ def _workers(runs: Iterable[OpenRun]) -> Metric:
         heard = Counter(worker.role for worker in run.workers.statuses())
         for role in get_args(Role):
             family.add_metric([run.run, role], heard[role])
+    return family
+
+
+def _shares(runs: Iterable[OpenRun]) -> Metric:
+    text = "Share of every batch that comes from a source: the run itself, the stage before, demonstrations."
+    family = GaugeMetricFamily("rl_replay_batch_share_ratio", text, labels=["run_id", "source"])
+    for run in runs:
+        shares = {source.name: source.share for source in run.sources if source.cache.transitions}
+        for name, share in {"run": 1.0 - sum(shares.values()), **shares}.items():
+            family.add_metric([run.run, name], share)
     return family
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from datetime import UTC, datetime
 
-from gaitfleet.wire import Limits, RunStatus, StageStatus
+from gaitfleet.wire import Limits, RunStatus, SourceStatus, StageStatus
 from replay_api.services.event_log import EventLog
 from replay_api.services.open_run import OpenRun
 
@@ -26,6 +26,10 @@ def status_of(opened: OpenRun, events: EventLog) -> RunStatus:
         environment_steps_per_second=opened.tally.steps_per_second(time.time()),
         transitions_held=cache.transitions,
         transitions_capacity=cache.capacity,
+        sources=[
+            SourceStatus(name=source.name, share=source.share, transitions_held=source.cache.transitions)
+            for source in opened.sources
+        ],
         loading=opened.loading,
         returns=opened.tally.returns(),
         limits=limits,
@@ -52,6 +56,7 @@ def _stage(opened: OpenRun) -> StageStatus | None:
         stages=len(experiment.stage_names),
         entered_at=opened.record.stage_entered_at,
         environment_steps=opened.tally.stage_steps,
+        reward_weight=opened.reward_weight,
     )
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from gaitfleet.episode import Episode
 from gaitfleet.task.interface import Task
-from gaitfleet.trajectory import Float32
+from gaitfleet.trajectory import Float32, Trajectory
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +28,9 @@ class Transitions:
         rule in a task whose aborts do not bootstrap.
     policy_version
         Policy that acted; 0 for none.
+    former_reward
+        float32 [D]. The same reward by the task of the stage before, while the run's reward goes from that one into its
+        own; else None.
     """
 
     observation: Float32
@@ -35,6 +38,7 @@ class Transitions:
     reward: Float32
     terminated: bool
     policy_version: int
+    former_reward: Float32 | None = None
 
     def __len__(self) -> int:
         return len(self.reward)
@@ -44,22 +48,42 @@ class Transitions:
         if decisions >= len(self):
             return self
         rows = slice(-decisions, None)
-        observation = self.observation[-decisions - 1 :]
-        return Transitions(observation, self.action[rows], self.reward[rows], self.terminated, self.policy_version)
+        return replace(
+            self,
+            observation=self.observation[-decisions - 1 :],
+            action=self.action[rows],
+            reward=self.reward[rows],
+            former_reward=None if self.former_reward is None else self.former_reward[rows],
+        )
 
 
-def transitions_of(episode: Episode, task: Task) -> Transitions:
-    """Observe and reward an episode as its run's task says."""
+def transitions_of(episode: Episode, task: Task, former: Task | None = None) -> Transitions:
+    """Observe and reward an episode as its run's task says.
+
+    Parameters
+    ----------
+    former
+        The task of the stage before, where its reward is wanted too (`gaitfleet.task.stages` has made sure that it can
+        be had).
+    """
     trajectory = episode.trajectory
     decided = trajectory.decision_steps
     rows = np.append(decided, trajectory.steps)
     observation = task.observe(trajectory.state, trajectory.target_velocity, rows)
-    reward = np.add.reduceat(task.reward(trajectory).astype(np.float64), decided).astype(np.float32)
     ending = episode.metadata.ending
     return Transitions(
         observation=np.ascontiguousarray(observation, np.float32),
         action=task.to_policy(trajectory.action[decided]),
-        reward=reward,
+        reward=_rewards(trajectory, task),
         terminated=ending == "terminated" or (ending == "aborted" and not task.abort_bootstraps),
         policy_version=episode.metadata.policy_version,
+        former_reward=None if former is None else _rewards(trajectory, former),
     )
+
+
+def _rewards(trajectory: Trajectory, task: Task) -> Float32:
+    """Learned reward of every decision, [D]."""
+    if not task.description.has_target_velocity:
+        trajectory = replace(trajectory, target_velocity=None)
+    summed = np.add.reduceat(task.reward(trajectory).astype(np.float64), trajectory.decision_steps)
+    return summed.astype(np.float32)
