@@ -72,6 +72,20 @@ PENDULUM = {"environment": "gymnasium:Pendulum-v1"}
             },
             r"gate\.max_environment_steps is 8, below blend_environment_steps 9",
         ),
+        ({"demonstrations": {"run": "a", "share": 1}}, r"demonstrations\.share: .*\(got 1\)"),
+        ({"demonstrations": "Not A Run"}, r"demonstrations\.run: .*\(got 'Not A Run'\)"),
+        (
+            {
+                "demonstrations": {"run": "a", "share": 0.75},
+                "curriculum": {
+                    "stages": [
+                        A,
+                        {"name": "b", "replay": "restart", "former": {"share": 0.25, "environment_steps": 9}},
+                    ]
+                },
+            },
+            r"demonstrations\.share is 0\.75 and curriculum\.stages\.b\.former\.share 0\.25: they must leave",
+        ),
         ({"warm_start": {"run": "a", "checkpoint": "newest"}}, r"warm_start\.checkpoint.*'latest' or 'best'"),
         ({"replay": {"capacity": 500, "min_size": 501}}, r"replay\.min_size 501 is above replay\.capacity 500"),
     ],

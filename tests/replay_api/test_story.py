@@ -30,6 +30,7 @@ def test_a_run_is_created_once_and_keeps_its_experiment(fleet: Fleet) -> None:
         "created_at": description["created_at"],
         "stage": 0,
         "parents": [],
+        "demonstrations": [],
     }
     again = fleet.create()
     assert (again.status_code, again.json()) == (200, description)

@@ -1,5 +1,5 @@
-"""The blocks `warm_start` and `curriculum` of the experiment file: where a run begins, and through which stages it
-goes."""
+"""The blocks `warm_start`, `demonstrations` and `curriculum` of the experiment file: where a run begins, what it is
+shown, and through which stages it goes."""
 
 from __future__ import annotations
 
@@ -33,6 +33,21 @@ class WarmStartSettings(Settings):
         description="Also take the optimisers' moments. They belong to the old run's gradients: worth it when task and "
         "reward stay the same.",
     )
+
+
+class DemonstrationSettings(Settings):
+    """Experience of another run in every batch, from the first update to the last (RLPD, Ball et al. 2023).
+
+    Its training episodes are retold under this run's task; `demonstrations: RUN` alone means a share of one half.
+    """
+
+    run: str = Field(pattern=RUN_PATTERN, description="The other run, and with it those that it was forked from.")
+    share: float = Field(default=0.5, gt=0, lt=1, description="Share of every batch.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _run_alone(cls, value: Any) -> Any:
+        return {"run": value} if isinstance(value, str) else value
 
 
 class SurvivalSettings(Settings):

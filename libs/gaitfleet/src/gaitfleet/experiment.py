@@ -15,7 +15,13 @@ import yaml
 from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
 from gaitfleet.algorithm_settings import AlgorithmSettings, CrossqSettings, NetworkSettings, SacSettings, Td3Settings
-from gaitfleet.course_settings import CurriculumSettings, StageSettings, WarmStartSettings, merged
+from gaitfleet.course_settings import (
+    CurriculumSettings,
+    DemonstrationSettings,
+    StageSettings,
+    WarmStartSettings,
+    merged,
+)
 from gaitfleet.errors import ExperimentError
 from gaitfleet.settings import Settings
 from gaitfleet.task_settings import (
@@ -42,6 +48,7 @@ __all__ = [
     "CheckpointSettings",
     "CrossqSettings",
     "CurriculumSettings",
+    "DemonstrationSettings",
     "EvaluationSettings",
     "Experiment",
     "ExplorationChoice",
@@ -167,6 +174,9 @@ class Experiment(Settings):
     warm_start: WarmStartSettings | None = Field(
         default=None, description="Networks of another run to begin with; unset: random ones."
     )
+    demonstrations: DemonstrationSettings | None = Field(
+        default=None, description="Another run whose episodes fill a share of every batch; unset: none."
+    )
     curriculum: CurriculumSettings | None = Field(
         default=None, description="Stages with tasks of their own; unset: the run has one task."
     )
@@ -214,6 +224,18 @@ class Experiment(Settings):
             if stage is not None and stage.gate is not None and stage.gate.gait_criteria and not walks:
                 raise ValueError(
                     f"curriculum.stages.{name}.gate: {task.environment} has no {stage.gate.gait_criteria[0]}"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _every_batch_holds_own_transitions(self) -> Self:
+        shown = 0.0 if self.demonstrations is None else self.demonstrations.share
+        for stage in () if self.curriculum is None else self.curriculum.stages:
+            former = 0.0 if stage.former is None else stage.former.share
+            if shown + former >= 1:
+                raise ValueError(
+                    f"demonstrations.share is {shown:g} and curriculum.stages.{stage.name}.former.share {former:g}: "
+                    "they must leave a share of every batch to the run itself"
                 )
         return self
 

@@ -54,6 +54,9 @@ class RunDescription(Wire):
     parents: list[RunParent] = Field(
         default_factory=list, description="Whose episodes it was forked from, the youngest first; empty for no fork."
     )
+    demonstrations: list[RunParent] = Field(
+        default_factory=list, description="Whose episodes it is shown besides its own; empty without demonstrations."
+    )
 
 
 SourceName = Literal["run", "former", "demonstrations"]

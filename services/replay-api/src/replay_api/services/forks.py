@@ -9,7 +9,6 @@ from gaitfleet.wire import ForkRequest, RunDescription, RunParent
 from replay_api.errors import ExperimentConflictError, RejectedError
 from replay_api.services.event_log import EventLog
 from replay_api.services.registry import RunRegistry, Stores, inherited_transitions
-from replay_api.services.warm_starts import check_warm_start
 from replay_api.storage.mongo import now
 
 
@@ -34,7 +33,8 @@ class Forks:
         RunMissingError
             When there is no such parent.
         RejectedError
-            When its episodes cannot be learned from in the new task, or the new run's warm start cannot be had.
+            When its episodes cannot be learned from in the new task, or what the new run takes from others cannot be
+            had.
         ExperimentConflictError
             When the new id is taken, and not by the same fork.
         """
@@ -47,8 +47,7 @@ class Forks:
         except ExperimentError as error:
             detail = f"run {parent!r} cannot be forked with this experiment: {error}"
             raise RejectedError(detail, field="experiment.task", reason="experiment") from None
-        if request.experiment.warm_start is not None and await self._stores.runs.get(new.run) is None:
-            await check_warm_start(new, request.experiment.warm_start, self._stores.runs, self._stores.records)
+        new = await self._registry.taking(new)
         moment = now()
         held = await self._stores.episodes.training_transitions(parent, until=moment)
         parents = [RunParent(run=parent, until=moment, transitions=held), *old.parents]

@@ -6,14 +6,14 @@ import asyncio
 import logging
 import time
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from itertools import pairwise
 
 from gaitfleet import codec
 from gaitfleet.episode import decode_episode
 from gaitfleet.errors import GaitfleetError
-from gaitfleet.wire import RunDescription
+from gaitfleet.wire import RunDescription, RunParent
 from replay_api.constants import FOLLOW_OVERLAP_SECONDS, LOAD_CHUNK_EPISODES
 from replay_api.errors import UnavailableError
 from replay_api.services.cache import TransitionCache
@@ -56,19 +56,24 @@ async def plan_of(description: RunDescription, episodes: EpisodeStore) -> LoadPl
     stages = learned_stages(description)
     own = await episodes.plan(description.run, room, stages=stages)
     room -= transitions_in([planned for planned in own if planned.stage in stages])
-    inherited: list[Planned] = []
     if description.experiment.stage_names[0] not in stages:
-        return LoadPlan(own, inherited, stages)
-    for parent in description.parents:
+        return LoadPlan(own, [], stages)
+    return LoadPlan(own, await plan_of_others(description.run, description.parents, room, episodes), stages)
+
+
+async def plan_of_others(run: str, others: Sequence[RunParent], room: int, episodes: EpisodeStore) -> Sequence[Planned]:
+    """The newest training episodes of other runs that fit, run after run."""
+    found: list[Planned] = []
+    for other in others:
         if room > 0:
-            planned = await episodes.plan(parent.run, room, until=parent.until)
+            planned = await episodes.plan(other.run, room, until=other.until)
             room -= transitions_in(planned)
-            inherited += planned
-    recorded = sum(parent.transitions for parent in description.parents)
-    if room > 0 and (left := transitions_in(inherited)) < recorded:
-        words = "episodes of the runs that this one was forked from are gone"
-        _log.warning(words, extra={"run": description.run, "transitions": recorded, "left": left})
-    return LoadPlan(own, inherited, stages)
+            found += planned
+    recorded = sum(other.transitions for other in others)
+    if room > 0 and (left := transitions_in(found)) < recorded:
+        words = "episodes of other runs that this one learns from are gone"
+        _log.warning(words, extra={"run": run, "transitions": recorded, "left": left})
+    return found
 
 
 def transitions_in(planned: Sequence[Planned]) -> int:
@@ -128,8 +133,10 @@ async def follow(run: OpenRun, episodes: EpisodeStore, limit_bytes: int) -> None
 
 
 def read_transitions(content: bytes, run: OpenRun, limit_bytes: int) -> Transitions:
-    """Rows of a stored episode: of this run in any stage, or of one that it was forked from."""
+    """Rows of a stored episode: of this run in any stage, or of another, whose policies never acted here."""
     episode = decode_episode(codec.decompress(content, limit_bytes=limit_bytes))
+    if episode.metadata.run != run.run:
+        episode = replace(episode, metadata=episode.metadata.model_copy(update={"policy_version": 0}))
     if (episode.metadata.run, episode.metadata.stage) != (run.run, run.stage_name):
         episode = retold(episode, run.task)
     return transitions_of(episode, run.task, run.former_task)

@@ -42,7 +42,15 @@ class Memory:
 
     async def sources(self, episodes: EpisodeStore) -> tuple[Source, ...]:
         """What is sampled beside the run's own transitions."""
-        return await self._former(episodes)
+        return (*await self._former(episodes), *await self._demonstrations(episodes))
+
+    async def _demonstrations(self, episodes: EpisodeStore) -> tuple[Source, ...]:
+        run, settings = self._description, self._description.experiment.demonstrations
+        if settings is None:
+            return ()
+        capacity = run.experiment.replay.capacity
+        planned = await loading.plan_of_others(run.run, run.demonstrations, capacity, episodes)
+        return (Source("demonstrations", self.cache(place=2), settings.share, planned),)
 
     async def _former(self, episodes: EpisodeStore) -> tuple[Source, ...]:
         """What was learned from in the stage before, while the stage asks for a share of it."""

@@ -20,6 +20,7 @@ from replay_api.constants import FLUSH_SECONDS, RATE_WINDOW_SECONDS, WATCH_SECON
 from replay_api.errors import ExperimentConflictError, RejectedError, RunMissingError, UnavailableError
 from replay_api.metrics import Metrics
 from replay_api.services import loading
+from replay_api.services.demonstrations import shown
 from replay_api.services.event_log import EventLog
 from replay_api.services.heads import Heads
 from replay_api.services.limiter import Limiter, LimiterRule
@@ -79,13 +80,11 @@ class RunRegistry:
         Raises
         ------
         RejectedError
-            When the experiment's task cannot be made, or its warm start cannot be had.
+            When the experiment's task cannot be made, or what it takes from other runs cannot be had.
         ExperimentConflictError
             When the run exists with another experiment.
         """
-        description = self.describe(run, experiment)
-        if experiment.warm_start is not None and await self._stores.runs.get(run) is None:
-            await check_warm_start(description, experiment.warm_start, self._stores.runs, self._stores.records)
+        description = await self.taking(self.describe(run, experiment))
         if await self._stores.runs.insert(description):
             await self.tell_start(description)
             return description, True
@@ -96,10 +95,32 @@ class RunRegistry:
             raise ExperimentConflictError(detail, field="run", reason="experiment")
         return existing, False
 
+    async def taking(self, new: RunDescription) -> RunDescription:
+        """A run with what it takes from others; as it is when there is one of its name already.
+
+        Raises
+        ------
+        RejectedError
+            When its warm start or its demonstrations cannot be had.
+        """
+        experiment, stores = new.experiment, self._stores
+        if await stores.runs.get(new.run) is not None:
+            return new
+        if experiment.warm_start is not None:
+            await check_warm_start(new, experiment.warm_start, stores.runs, stores.records)
+        if experiment.demonstrations is None:
+            return new
+        parents = await shown(new, experiment.demonstrations, stores.runs, stores.episodes)
+        return new.model_copy(update={"demonstrations": parents})
+
     async def tell_start(self, description: RunDescription) -> None:
         """Write the first events of a new run."""
         experiment = description.experiment
         await self._events.add(description.run, "run_started", experiment_hash=description.experiment_hash)
+        if description.demonstrations:
+            transitions = sum(parent.transitions for parent in description.demonstrations)
+            runs = [parent.run for parent in description.demonstrations]
+            await self._events.add(description.run, "demonstrations_shown", runs=runs, transitions=transitions)
         if experiment.curriculum is not None:
             await self._events.add(description.run, "stage_entered", stage=experiment.stage_names[0], index=0)
 

@@ -106,6 +106,7 @@ class RunStore:
             "created_at": description.created_at,
             "stage": {"index": 0, "entered_at": description.created_at},
             "parents": [parent.model_dump(mode="python") for parent in description.parents],
+            "demonstrations": [shown.model_dump(mode="python") for shown in description.demonstrations],
             "limits": {},
             "counters": {"sampled": 0, "deleted_transitions": 0, "published": 0, "credit": credit},
             "epoch": 0,
@@ -231,6 +232,7 @@ def _description(document: Document) -> RunDescription:
         created_at=document["created_at"],
         stage=document.get("stage", {}).get("index", 0),
         parents=document.get("parents", []),
+        demonstrations=document.get("demonstrations", []),
     )
 
 
