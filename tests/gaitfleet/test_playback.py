@@ -232,7 +232,7 @@ def test_the_terms_of_an_experiment_can_be_shown(file: Path, episode: Episode, t
 def test_what_is_missing_is_named(file: Path, tmp_path: Path) -> None:
     neither = play("--gif", tmp_path / "a.gif")
     assert neither.exit_code == 1
-    assert "its id, or --file FILE" in neither.output
+    assert "its id, --file FILE, or --policy NAME" in neither.output
     nothing_to_write = play("--file", file)
     assert nothing_to_write.exit_code == 1
     assert "--gif FILE" in nothing_to_write.output

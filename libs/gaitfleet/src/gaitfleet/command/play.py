@@ -1,4 +1,4 @@
-"""`gaitfleet play`: a recorded episode as a page to turn it in, a GIF, a film or a picture."""
+"""`gaitfleet play`: an episode, recorded or played by a policy, as a page to turn it in, a GIF, a film or a picture."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ from uuid import UUID
 import typer
 
 from gaitfleet.command.inspection import DEFAULT_URL, Run, Url, connected
+from gaitfleet.command.policy_episode import Chosen, choose, play_policy, simulator
+from gaitfleet.command.up import read_experiment
 from gaitfleet.episode import Episode, decode_episode
 from gaitfleet.errors import GaitfleetError, PlaybackError
-from gaitfleet.experiment import load_experiment
+from gaitfleet.experiment import SimulatorSettings
 from gaitfleet.playback.page import write_page
 from gaitfleet.task import Task, make_task
 from gaitfleet.task.prosthetics_measures import STEP_SECONDS
@@ -25,6 +27,16 @@ def play(
         UUID | None, typer.Argument(help="Id of the episode, as `gaitfleet episodes --json` tells.")
     ] = None,
     file: Annotated[Path | None, typer.Option(help="An episode's file instead of an id.")] = None,
+    policy: Annotated[
+        str | None,
+        typer.Option(
+            help="Let a policy play one, without noise: a shipped one (walk-2d), newest or best of the run, or a file "
+            "with its --experiment."
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, max=(1 << 31) - 1, help="Of the episode that it plays.")] = 0,
+    integrator: Annotated[str | None, typer.Option(help="Of that episode; unset: osim-rl's own.")] = None,
+    accuracy: Annotated[float | None, typer.Option(help="Of that episode; unset: osim-rl's own, 5e-5.")] = None,
     gif: Annotated[Path | None, typer.Option(help="Write a GIF.")] = None,
     mp4: Annotated[Path | None, typer.Option(help="Write an H.264 film.")] = None,
     png: Annotated[Path | None, typer.Option(help="Write a picture of the last step.")] = None,
@@ -35,16 +47,24 @@ def play(
     every: Annotated[int, typer.Option(min=1, max=100, help="Show each how-many-th step of 10 ms.")] = 4,
     speed: Annotated[float, typer.Option(min=0.01, max=10, help="1: as fast as it was; 0.25: slow motion.")] = 1.0,
     width: Annotated[int, typer.Option(min=160, max=3840, help="Of the picture, in pixels.")] = 800,
-    experiment: Annotated[Path | None, typer.Option(help="Show this experiment's reward terms.")] = None,
+    experiment: Annotated[
+        str | None, typer.Option(help="Show this experiment's reward terms: a file, or the name of a shipped one.")
+    ] = None,
     url: Url = DEFAULT_URL,
     run: Run = None,
 ) -> None:
-    """Draw a recorded episode: the skeleton, velocity, score, reward terms and muscle activations."""
+    """Draw an episode, recorded or played by a policy: the skeleton, velocity, score, reward terms and muscle
+    activations."""
     try:
         if not (gif or mp4 or png or html or open_page):
             raise PlaybackError("say what to write: --html FILE (or --open), --gif FILE, --mp4 FILE or --png FILE")
-        recorded, task = _recorded(episode, file, url, run)
-        task = task if experiment is None else make_task(load_experiment(experiment).task)
+        if policy is None:
+            recorded, task = _recorded(episode, file, url, run)
+            task = task if experiment is None else make_task(read_experiment(experiment).task)
+        elif episode is None and file is None:
+            recorded, task = _played(choose(policy, experiment, url, run), simulator(integrator, accuracy), seed)
+        else:
+            raise PlaybackError("--policy plays an episode of its own: give neither an id nor --file")
         if html or open_page:
             _write_page(recorded, task, html, open_page=open_page)
         if gif or mp4 or png:
@@ -105,4 +125,15 @@ def _recorded(episode: UUID | None, file: Path | None, url: str, run: str | None
             return decode_episode(file.read_bytes()), None
         except OSError as error:
             raise PlaybackError(f"{file}: {error.strerror}") from None
-    raise PlaybackError("say which episode: its id, or --file FILE, and not both")
+    raise PlaybackError("say which episode: its id, --file FILE, or --policy NAME, and only one of them")
+
+
+def _played(chosen: Chosen, settings: SimulatorSettings, seed: int) -> tuple[Episode, Task]:
+    """An episode that a policy has just played, and its task; tells how it went."""
+    recorded, task = play_policy(chosen, settings, seed)
+    trajectory = recorded.trajectory
+    score, way = float(trajectory.reward.sum(dtype=float)), task.measures(trajectory)["distance_m"]
+    ending = recorded.metadata.ending_reason.replace("_", " ")
+    with_ = f"{settings.integrator} at {settings.accuracy:g}"
+    typer.echo(f"{trajectory.steps} steps, official score {score:.1f}, {way:.2f} m, ended by {ending}, {with_}")
+    return recorded, task
