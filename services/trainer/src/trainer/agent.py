@@ -5,10 +5,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, fields
+from typing import Any, cast
 
 import torch
+from torch import nn
 
 from gaitfleet import policy
 from gaitfleet.checkpoint import Checkpoint, decode_checkpoint, encode_checkpoint
@@ -17,6 +18,7 @@ from gaitfleet.experiment import Experiment
 from gaitfleet.task.registry import make_task
 from gaitfleet.wire import RunDescription
 from trainer.algorithms import make_algorithm
+from trainer.linear import multiply_in_bf16
 from trainer.networks import describe_layers, gradient_norm
 from trainer.normalizer import Normalizer, RewardScale
 from trainer.snapshot import CheckpointMismatchError, Counters, Tensors, adopt, capture, restore, to_arrays
@@ -77,6 +79,8 @@ class Agent:
         The run.
     device
         What it computes on.
+    bf16
+        Whether its networks multiply in bfloat16.
 
     Raises
     ------
@@ -84,7 +88,7 @@ class Agent:
         When the run's observation is not the one that this version computes.
     """
 
-    def __init__(self, description: RunDescription, device: torch.device) -> None:
+    def __init__(self, description: RunDescription, device: torch.device, *, bf16: bool = False) -> None:
         task = make_task(description.experiment.task_at(description.stage)).description
         if task.observation_hash != description.observation_hash:
             raise TaskMismatchError(
@@ -104,6 +108,11 @@ class Agent:
             seed=self.experiment.seed,
             device=device,
         )
+        if bf16:
+            state = self.algorithm.state
+            for network in (getattr(state, field.name) for field in fields(cast(Any, state))):
+                if isinstance(network, nn.Module):
+                    multiply_in_bf16(network)
         self.normalizer = Normalizer.empty(self.observation_size, settings.observation_clip, device)
         self.origin: dict[str, Any] | None = None
         """Run and step of the checkpoint that this run began with; None where it began with nothing."""

@@ -128,7 +128,7 @@ def _train(
     )
     try:
         if description is not None and lease.acquire(stop):
-            agent = Agent(description, device)
+            agent = Agent(description, device, bf16=settings.bf16)
             resume(agent, control, stop)
             control.close()
             origin = description.experiment.warm_start

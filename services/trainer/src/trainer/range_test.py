@@ -154,7 +154,7 @@ def main() -> int:
         torch.set_num_threads(settings.threads)
         device, token = settings.torch_device(), settings.read_token()
         with ReplayClient(settings.replay_api_url, run=settings.run, token=token, attempts=2) as client:
-            agent = Agent(client.run(), device)
+            agent = Agent(client.run(), device, bf16=settings.bf16)
             body = client.download_checkpoint("newest")
             if body is not None:
                 agent.restore(body)

@@ -18,6 +18,9 @@ from gaitfleet.identity import RUN_PATTERN
 MOST_THREADS = 4
 """Threads of an update by default at most: matrices of a few hundred rows gain nothing from more."""
 
+FIRST_BF16_CAPABILITY = 8
+"""Compute capability, major, from which on NVIDIA's GPUs multiply bfloat16: Ampere."""
+
 
 def default_threads() -> int:
     """Half of the cores, as simulators beside it need the others.
@@ -56,6 +59,11 @@ class TrainerSettings(BaseSettings):
     )
     half_precision: bool = Field(
         default=False, description="Fetch observations as float16: half the bytes, three digits."
+    )
+    bf16: bool = Field(
+        default=False,
+        description="Multiply in bfloat16, three digits, forward and backward; parameters, gradients, optimisers and "
+        "losses stay float32. For GPUs from Ampere on.",
     )
     metrics_port: int = Field(default=0, ge=0, le=65_535, description="Port of the Prometheus metrics; 0: none.")
     metrics_address: str = Field(
@@ -99,13 +107,20 @@ class TrainerSettings(BaseSettings):
         Raises
         ------
         ValueError
-            When a GPU is asked for and there is none.
+            When a GPU is asked for and there is none, or `bf16` of one that cannot.
         """
-        if self.device == "auto":
-            return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        if self.device != "cpu" and not torch.cuda.is_available():
+        if self.device not in ("auto", "cpu") and not torch.cuda.is_available():
             raise ValueError(f"device is {self.device!r}, but torch {torch.__version__} finds no GPU here")
-        return torch.device(self.device)
+        found = "cuda" if torch.cuda.is_available() else "cpu"
+        device = torch.device(found if self.device == "auto" else self.device)
+        if self.bf16 and device.type == "cuda":
+            properties = torch.cuda.get_device_properties(device)
+            if properties.major < FIRST_BF16_CAPABILITY:
+                capability = f"{properties.major}.{properties.minor}"
+                raise ValueError(
+                    f"bf16 is true, but {properties.name} (compute capability {capability}) has no bfloat16"
+                )
+        return device
 
 
 def explain(error: ValidationError) -> str:
