@@ -195,9 +195,12 @@ def test_sigterm_ends_the_process_with_a_last_checkpoint() -> None:
         with subprocess.Popen(
             [sys.executable, "-m", "trainer"], env=environment, stderr=subprocess.PIPE, text=True
         ) as process:
-            api.wait_for(lambda api: len(api.checkpoints) >= 1, 30.0)
-            process.send_signal(signal.SIGTERM)
-            _, errors = process.communicate(timeout=10)
+            try:
+                api.wait_for(lambda api: len(api.checkpoints) >= 1, 120.0)
+                process.send_signal(signal.SIGTERM)
+                _, errors = process.communicate(timeout=30)
+            finally:
+                process.kill()  # or leaving the block would wait for it
     assert process.returncode == 0, errors
     messages = [json.loads(line)["message"] for line in errors.splitlines()]
     assert any(message.startswith("stopping at step") for message in messages)
