@@ -203,9 +203,20 @@ def test_rollouts_can_be_sent_to_spot_nodes_without_the_evaluation(render: Rende
 def test_external_database_and_bucket_come_from_secrets(render: Render) -> None:
     rendered = render(*values("external-mongo-s3"))
     variables = rendered.environment("Deployment", "replay-api")
-    uri = variables["GAITFLEET_REPLAY_API_MONGODB_URI"]
-    assert uri == {"secretKeyRef": {"name": "mongodb", "key": "connectionString"}}
-    assert variables["AWS_SECRET_ACCESS_KEY"]["secretKeyRef"]["name"] == "bucket-credentials"
+    spec = rendered.one("Deployment", "replay-api")["spec"]["template"]["spec"]
+    (sources,) = [volume["projected"]["sources"] for volume in spec["volumes"] if volume["name"] == "secrets"]
+    assert sources[0] == {
+        "secret": {
+            "name": "mongodb",
+            "items": [{"key": "connectionString", "path": "GAITFLEET_REPLAY_API_MONGODB_URI"}],
+        }
+    }
+    assert sources[1]["secret"]["name"] == "bucket-credentials"
+    settings = {item["path"].removeprefix("GAITFLEET_REPLAY_API_") for item in sources[1]["secret"]["items"]}
+    assert settings == {"S3_ACCESS_KEY_ID", "S3_SECRET_ACCESS_KEY"}
+    (mount,) = [item for item in spec["containers"][0]["volumeMounts"] if item["name"] == "secrets"]
+    assert mount["mountPath"] == variables["GAITFLEET_REPLAY_API_SECRETS_DIRECTORY"]
+    assert "GAITFLEET_REPLAY_API_MONGODB_URI" not in variables
     assert variables["GAITFLEET_REPLAY_API_CHECKPOINT_STORE"] == "s3://example-gaitfleet/production"
     assert not [item for item in rendered.objects if item["metadata"]["name"].endswith(("-database", "-bucket"))]
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import httpx
 import pytest
+from pydantic import SecretStr, ValidationError
 
 from gaitfleet.command.processes import free_port
 from replay_api.authentication import TokenBook
@@ -21,16 +22,28 @@ from tests.replay_api.fleet import Fleet
 
 TOKENS = {role: f"{role}-token-0123456789" for role in ("rollout", "trainer", "reader", "admin")}
 PASSWORD = "password-of-the-database"
+SECRET_KEY = "test-secret-key"
 WRONG = "guessed-token-0123456789"
 PREFIX = "GAITFLEET_REPLAY_API_"
 
 
-def environment(mongodb_uri: str, bucket: dict[str, Any], port: int) -> dict[str, str]:
-    """Of a server that logs everything it can."""
-    given = {"LOG_LEVEL": "DEBUG", "PORT": port, "MONGODB_DATABASE": "test-secrets", "MONGODB_URI": mongodb_uri}
+def environment(secrets: Path, bucket: dict[str, Any], port: int) -> dict[str, str]:
+    """Of a server that logs everything it can, and finds secrets in files alone."""
+    given = {"LOG_LEVEL": "DEBUG", "PORT": port, "MONGODB_DATABASE": "test-secrets", "SECRETS_DIRECTORY": secrets}
     given |= {name.upper(): value for name, value in bucket.items()}
     given |= {f"{role.upper()}_TOKENS": token for role, token in TOKENS.items()}
-    return os.environ | {PREFIX + name: str(value) for name, value in given.items()}
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
+    return inherited | {PREFIX + name: str(value) for name, value in given.items()}
+
+
+def mounted(directory: Path, secrets: dict[str, str]) -> Path:
+    """A directory as kubelet mounts secrets: links to links to files."""
+    (directory / "..2026").mkdir(parents=True)
+    (directory / "..data").symlink_to("..2026")
+    for name, value in secrets.items():
+        (directory / "..2026" / (PREFIX + name)).write_text(value)
+        (directory / (PREFIX + name)).symlink_to(f"..data/{PREFIX}{name}")
+    return directory
 
 
 def await_answer(url: str, path: str, process: subprocess.Popen[bytes]) -> None:
@@ -66,11 +79,13 @@ def test_no_secret_is_in_the_log_at_debug_level_nor_in_an_answer(
 ) -> None:
     """The test database knows no users, so that with a password it refuses, and its errors are told and logged."""
     uri = mongodb_uri.replace("mongodb://", f"mongodb://user:{PASSWORD}@") if refuses else mongodb_uri
+    keys = {"S3_ACCESS_KEY_ID": "test-access", "S3_SECRET_ACCESS_KEY": SECRET_KEY}
+    secrets = mounted(tmp_path / "secrets", keys | {"MONGODB_URI": f"{uri}\n"})
     port = free_port()
     log = tmp_path / "log"
     with log.open("wb") as output:
         command = [sys.executable, "-m", "replay_api"]
-        process = subprocess.Popen(command, env=environment(uri, moto, port), stdout=output, stderr=output)
+        process = subprocess.Popen(command, env=environment(secrets, moto, port), stdout=output, stderr=output)
     try:
         url = f"http://127.0.0.1:{port}"
         await_answer(url, "/health/live" if refuses else "/health/ready", process)
@@ -88,7 +103,7 @@ def test_no_secret_is_in_the_log_at_debug_level_nor_in_an_answer(
     text = log.read_text()
     assert '"level": "debug"' in text
     told = text + "".join(f"{answer.headers}{answer.text}" for answer in answers)
-    for secret in (*TOKENS.values(), WRONG, PASSWORD, os.environ["AWS_SECRET_ACCESS_KEY"]):
+    for secret in (*TOKENS.values(), WRONG, PASSWORD, SECRET_KEY):
         assert secret not in told, secret
 
 
@@ -102,3 +117,8 @@ def test_a_token_in_a_file_that_could_be_guessed_is_not_taken_and_not_repeated(
         book.check("Bearer guessable", frozenset())
     assert "too short" in caplog.text
     assert "guessable" not in caplog.text
+
+
+def test_half_a_key_of_the_bucket_is_refused() -> None:
+    with pytest.raises(ValidationError, match="s3_secret_access_key"):
+        Settings(authentication="none", s3_access_key_id=SecretStr("test-access"))

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from gaitfleet.logs import configure_logging
 from replay_api.main import create_app
-from replay_api.settings import Settings
+from replay_api.settings import from_environment
 
 _log = logging.getLogger("replay_api")
 
@@ -37,7 +37,7 @@ class _Server(uvicorn.Server):
 def main() -> int:
     """Serve until SIGTERM or SIGINT."""
     try:
-        settings = Settings()
+        settings = from_environment()
     except ValidationError as error:
         for item in error.errors():
             field = ".".join(str(part) for part in item["loc"])

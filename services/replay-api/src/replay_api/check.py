@@ -18,7 +18,7 @@ from pymongo.errors import PyMongoError
 from gaitfleet.checkup import Finding, failed, first_line, passed, tell
 from replay_api.errors import UnavailableError
 from replay_api.metrics import Metrics
-from replay_api.settings import Settings
+from replay_api.settings import Settings, from_environment
 from replay_api.storage.checkpoint_store import open_store
 from replay_api.storage.mongo import Database, connect
 from replay_api.storage.objects import CheckpointStore, ObjectExistsError
@@ -113,7 +113,7 @@ async def _put_twice(name: str, store: CheckpointStore, place: str) -> Finding:
 
 async def _run(parts: list[str]) -> None:
     try:
-        settings = Settings()
+        settings = from_environment()
     except ValidationError as error:
         for item in error.errors():
             tell([failed("settings", f"{'.'.join(map(str, item['loc']))}: {item['msg']}", "correct this option")])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -41,6 +42,11 @@ class Settings(BaseSettings):
         "when they change, so that a mounted secret can be rotated without a restart.",
     )
 
+    secrets_directory: Path | None = Field(
+        default=None,
+        description="Directory of files that are named like these variables and hold their values, as a mounted "
+        "Secret; where a variable is set, it is taken.",
+    )
     mongodb_uri: SecretStr = Field(
         default=SecretStr("mongodb://127.0.0.1:27017"), description="Where MongoDB is, with credentials."
     )
@@ -56,6 +62,10 @@ class Settings(BaseSettings):
     s3_path_style: bool = Field(
         default=False, description="Bucket in the path, as most S3 servers that are not AWS need."
     )
+    s3_access_key_id: SecretStr | None = Field(
+        default=None, description="Unset: credentials come from where every AWS client looks for them."
+    )
+    s3_secret_access_key: SecretStr | None = Field(default=None, description="Belongs to s3_access_key_id.")
 
     max_episode_bytes: int = Field(
         default=12 << 20,
@@ -124,9 +134,35 @@ class Settings(BaseSettings):
             )
         return self
 
+    @model_validator(mode="after")
+    def _whole_s3_key(self) -> Self:
+        if (self.s3_access_key_id is None) != (self.s3_secret_access_key is None):
+            raise ValueError("s3_access_key_id and s3_secret_access_key belong together: set both or none")
+        return self
+
     @property
     def _tokens_given(self) -> bool:
         return bool(self.rollout_tokens or self.trainer_tokens or self.reader_tokens or self.admin_tokens)
+
+
+def from_environment() -> Settings:
+    """Settings from environment variables, and from files where no variable is set.
+
+    Secrets are better in files: variables are inherited by child processes and told by debuggers and crash reports.
+
+    Returns
+    -------
+    Settings
+        Of this process.
+
+    Raises
+    ------
+    pydantic.ValidationError
+        For a wrong value; it names the field.
+    pydantic_settings.SettingsError
+        When `secrets_directory` is something that is no directory.
+    """
+    return Settings(_secrets_dir=os.environ.get("GAITFLEET_REPLAY_API_SECRETS_DIRECTORY"))
 
 
 def _is_loopback(host: str) -> bool:

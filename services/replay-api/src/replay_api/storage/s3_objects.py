@@ -10,6 +10,7 @@ from typing import Any
 import aioboto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
+from pydantic import SecretStr
 
 from replay_api.constants import RETRY_AFTER_SECONDS
 from replay_api.errors import UnavailableError
@@ -92,7 +93,7 @@ class S3Store:
 
 @asynccontextmanager
 async def open_s3(bucket: str, prefix: str, settings: Settings, metrics: Metrics) -> AsyncIterator[S3Store]:
-    """The store in `bucket`; credentials come from where every AWS client looks for them."""
+    """The store in `bucket`; without a key in the settings, credentials come from where every AWS client looks."""
     config = Config(
         connect_timeout=3,
         read_timeout=30,
@@ -100,8 +101,15 @@ async def open_s3(bucket: str, prefix: str, settings: Settings, metrics: Metrics
         s3={"addressing_style": "path" if settings.s3_path_style else "auto"},
         max_pool_connections=20,
     )
-    session = aioboto3.Session()
+    session = aioboto3.Session(
+        aws_access_key_id=_revealed(settings.s3_access_key_id),
+        aws_secret_access_key=_revealed(settings.s3_secret_access_key),
+    )
     async with session.client(
         "s3", endpoint_url=settings.s3_endpoint_url, region_name=settings.s3_region, config=config
     ) as client:
         yield S3Store(client, bucket, prefix, metrics)
+
+
+def _revealed(secret: SecretStr | None) -> str | None:
+    return secret.get_secret_value() if secret else None
