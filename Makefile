@@ -6,7 +6,6 @@ BIN := $(VENV)/bin
 PACKAGES := libs/gaitfleet services/replay-api services/trainer services/rollout
 SOURCES := libs/gaitfleet/src services/replay-api/src services/trainer/src services/rollout/src
 ARGS ?=
-CHART_VENV ?= .venv-chart
 DOCKER ?= docker
 IMAGES := database bucket replay-api trainer rollout
 BASE_IMAGE ?= python:3.11-slim-bookworm
@@ -53,8 +52,8 @@ test-cluster: install-dev ## Install the chart on the cluster of KUBECONFIG, sca
 test-observability: install-dev ## Scrape a live system with a real Prometheus and ask every panel and rule (minutes)
 	$(BIN)/python -m pytest -m observability $(ARGS)
 
-chart: $(CHART_VENV)/.installed ## Lint, render and validate the Helm chart and its rules; lint the Dockerfiles (a minute)
-	$(CHART_VENV)/bin/python -m pytest -m chart --confcutdir tests/chart tests/chart $(ARGS)
+chart: .venv-chart/.installed .venv-checkov/.installed ## Lint, render and validate the Helm chart, its rules, the Dockerfiles (a minute)
+	CHECKOV=.venv-checkov/bin/checkov .venv-chart/bin/python -m pytest -m chart --confcutdir tests/chart tests/chart $(ARGS)
 
 dashboards: install-dev ## Write the chart's Grafana dashboards from deploy/dashboards
 	$(BIN)/python -m deploy.dashboards
@@ -90,10 +89,10 @@ $(VENV)/.installed-dev: $(VENV)/.installed requirements-dev.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -r requirements-dev.txt
 	touch $@
 
-$(CHART_VENV)/.installed: requirements-chart.txt
-	test -x $(CHART_VENV)/bin/python || $(PYTHON) -m venv $(CHART_VENV)
-	$(CHART_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-chart.txt
+.venv-%/.installed: requirements-%.txt
+	test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check -r $<
 	touch $@
 
 clean: ## Remove the virtual environments and the data of `make run`
-	rm -rf $(VENV) $(CHART_VENV) data
+	rm -rf $(VENV) .venv-chart .venv-checkov data
