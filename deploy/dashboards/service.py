@@ -64,11 +64,11 @@ REPLAY_API = Dashboard(
                 ),
                 lines(
                     "Event loop lag",
-                    "How late a timer ran, worst of 5 s: everybody waits for so long.",
-                    (f"max(rl_api_event_loop_lag_seconds{{{HERE}}})", "worst replica"),
+                    "How late a timer ran: everybody waits for so long. Nothing takes the loop for 20 ms.",
+                    *quantiles("rl_api_event_loop_lag_seconds", HERE, 0.5, 0.99, 0.999),
                     unit="s",
                     minimum=0.0,
-                    thresholds=((GREEN, None), (YELLOW, 0.25), (RED, 1.0)),
+                    thresholds=((GREEN, None), (YELLOW, 0.02), (RED, 0.25)),
                 ),
                 lines(
                     "Bytes received",

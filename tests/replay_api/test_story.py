@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -107,6 +108,18 @@ def test_the_same_id_with_other_bytes_is_a_conflict(fleet: Fleet) -> None:
     assert other.headers["content-type"] == "application/problem+json"
     assert other.json()["type"] == "urn:gaitfleet:problem:episode-differs"
     assert fleet.status()["episodes"] == {"random": 1}
+
+
+def test_episodes_posted_at_once_are_each_answered_for_themselves(fleet: Fleet) -> None:
+    stored = fleet.play()
+    assert fleet.post(stored).status_code == 201
+    other_bytes = fleet.play(seed=1, episode_id=stored.metadata.episode_id)
+    new = [fleet.play(seed=2 + i) for i in range(30)]
+    with ThreadPoolExecutor(len(new) + 2) as threads:
+        answers = list(threads.map(fleet.post, [*new, stored, other_bytes]))
+    assert [answer.status_code for answer in answers] == [201] * len(new) + [200, 409]
+    held = {episode["episode_id"] for episode in fleet.get("/episodes").json()["episodes"]}
+    assert held == {str(episode.metadata.episode_id) for episode in [stored, *new]}
 
 
 def test_listing_is_filtered_and_paged_newest_first(fleet: Fleet) -> None:

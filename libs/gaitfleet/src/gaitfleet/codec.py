@@ -215,6 +215,15 @@ def compress(body: bytes) -> bytes:
     return zstandard.ZstdCompressor(level=ZSTD_LEVEL).compress(body)
 
 
+def stated_bytes(frame: bytes) -> int:
+    """Size of a frame's content as its header states it; 0 where it does not, and then `decompress` refuses it."""
+    try:
+        size = zstandard.get_frame_parameters(frame).content_size
+    except zstandard.ZstdError:
+        return 0
+    return 0 if size == zstandard.CONTENTSIZE_UNKNOWN else int(size)
+
+
 def decompress(frame: bytes, *, limit_bytes: int) -> bytes:
     """Undo `compress`, never producing more than `limit_bytes`.
 

@@ -22,8 +22,15 @@ FLUSH_SECONDS = 0.5
 """Interval in s at which sampled transitions are written to the run's document; a crash loses at most this much."""
 
 FOLLOW_OVERLAP_SECONDS = 30.0
-"""How far in s the search for other replicas' episodes looks back: an insert may take as long as the database limit,
-and clocks differ."""
+"""How far in s the search for other replicas' episodes looks back every `FAR_LOOKS` times: an insert may take as long
+as the database limit, and clocks differ."""
+
+NEAR_OVERLAP_SECONDS = 3.0
+"""How far in s it looks back the other times. Every look asks for the keys of all of its time, this replica's too: at a
+hundred episodes a second, half a minute of them every second costs the database as much as storing them."""
+
+FAR_LOOKS = 10
+"""See `FOLLOW_OVERLAP_SECONDS`."""
 
 WORKER_EXPIRY_SECONDS = 30.0
 """A worker that has not reported for this many s has left."""

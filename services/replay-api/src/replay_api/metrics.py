@@ -21,6 +21,7 @@ from replay_api import __version__
 from replay_api.settings import Component
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+_LAG_SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 _LAG_STEPS = (0, 100, 300, 1000, 3000, 10_000, 30_000, 100_000, 300_000, 1_000_000)
 _RUN = ["run_id"]
 
@@ -84,8 +85,8 @@ class Metrics:
             "rl_api_request_duration_seconds", "From the first byte in to the last byte out.", ["route", "method"]
         )
         self.inflight = self._gauge("rl_api_inflight_requests", "Requests being worked on.", [])
-        self.loop_lag = self._gauge(
-            "rl_api_event_loop_lag_seconds", "How late the event loop's timer ran, worst of 5 s.", []
+        self.loop_lag = self._histogram(
+            "rl_api_event_loop_lag_seconds", "How late a timer of the event loop ran, every 5 ms.", [], _LAG_SECONDS
         )
         build = self._gauge("rl_build_info", "1 for every process; the version is a label.", ["component", "version"])
         build.labels("replay-api", __version__).set(1)

@@ -79,7 +79,8 @@ class Settings(BaseSettings):
     max_inflight_bytes: int = Field(
         default=512 << 20,
         ge=1 << 20,
-        description="Episode bytes worked on at once, at their decompressed limit, and as much of JSON; then 429.",
+        description="Episode bytes worked on at once, counted twice as sent and once decompressed, and as much of "
+        "JSON; then 429. One episode must fit.",
     )
     max_concurrent_samples: int = Field(default=64, ge=1, description="Sample requests served at once; then 429.")
     max_sample_bytes: int = Field(default=1 << 30, ge=1 << 20, description="Size of one answer with batches.")
@@ -138,6 +139,16 @@ class Settings(BaseSettings):
     def _whole_s3_key(self) -> Self:
         if (self.s3_access_key_id is None) != (self.s3_secret_access_key is None):
             raise ValueError("s3_access_key_id and s3_secret_access_key belong together: set both or none")
+        return self
+
+    @model_validator(mode="after")
+    def _one_episode_fits(self) -> Self:
+        needed = 2 * self.max_episode_bytes + self.max_decompressed_bytes
+        if self.max_inflight_bytes < needed:
+            raise ValueError(
+                f"max_inflight_bytes is {self.max_inflight_bytes}; one episode may need {needed}: twice "
+                "max_episode_bytes, and max_decompressed_bytes"
+            )
         return self
 
     @property

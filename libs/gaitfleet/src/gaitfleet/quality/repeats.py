@@ -6,6 +6,8 @@ import hashlib
 from dataclasses import dataclass
 from uuid import UUID
 
+import numpy as np
+
 from gaitfleet.episode import Episode
 from gaitfleet.quality.any_task import MIN_STEPS
 from gaitfleet.quality.finding import Finding
@@ -34,8 +36,9 @@ class Played:
         metadata, trajectory = episode.metadata, episode.trajectory
         digest = None
         if trajectory.steps >= MIN_STEPS:
-            state, action = trajectory.state.tobytes(), trajectory.action.tobytes()
-            digest = hashlib.blake2b(state + action, digest_size=16).digest()
+            content = hashlib.sha256(np.ascontiguousarray(trajectory.state))  # processors have instructions for it
+            content.update(np.ascontiguousarray(trajectory.action))
+            digest = content.digest()
         explored = metadata.exploration != "none"
         return cls(digest, metadata.episode_id, metadata.seed, metadata.policy_version, explored)
 

@@ -96,10 +96,12 @@ class WalkerChecks:
 
     def _farthest(self, rule: Rule, state: Float32, wrong: Mask) -> Finding:
         low, high = self.limits
-        beyond = np.where(wrong, np.maximum(low - state, state - high), 0)
+        rows, columns = np.nonzero(wrong)
+        beyond = np.maximum(low[columns] - state[wrong], state[wrong] - high[columns])
         # relative to the width of the limits: newtons and radians cannot be compared
-        share = beyond / np.where(np.isfinite(high - low), high - low, 1)
-        row, i = np.unravel_index(share.argmax(), share.shape)
+        width = np.where(np.isfinite(high - low), high - low, 1)
+        farthest = (beyond / width[columns]).argmax()
+        row, i = rows[farthest], columns[farthest]
         column, value = self._layout.columns[i], state[row, i]
         limit = low[i] if value < low[i] else high[i]
         detail = f"{column.name} is {value:.4g} {column.unit} in row {row}, limit {limit:.4g}"
@@ -135,12 +137,15 @@ class WalkerChecks:
 
 def repeated_rows(state: Float32) -> tuple[Mask, Mask]:
     """Rows equal to the one before, and other rows equal to any earlier one, each [T+1]."""
-    bits = np.ascontiguousarray(state).view(np.dtype((np.void, state.shape[1] * state.itemsize)))[:, 0]
+    bits = np.ascontiguousarray(state).view(np.uint32)
     still = np.zeros(len(state), np.bool_)
-    still[1:] = bits[1:] == bits[:-1]
+    still[1:] = (bits[1:] == bits[:-1]).all(axis=1)
+    # Rows that are equal add up to the same number; only those that do are compared byte by byte.
+    sums = bits.sum(axis=1, dtype=np.uint64)
+    _, group, size = np.unique(sums, return_inverse=True, return_counts=True)
     seen: set[bytes] = set()
     duplicated = np.zeros(len(state), np.bool_)
-    for row in np.flatnonzero(~still):
+    for row in np.flatnonzero(~still & (size[group] > 1)):
         key = bits[row].tobytes()
         duplicated[row] = key in seen
         seen.add(key)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -156,8 +157,12 @@ class Task(ABC):
 
     def reward(self, trajectory: Trajectory) -> Float32:
         """What is learned, per simulator step, [T]."""
-        total: Float64 = np.zeros(trajectory.steps)
-        for term in self.reward_terms(trajectory).values():
+        return self.added(self.reward_terms(trajectory), trajectory.steps)
+
+    def added(self, terms: Mapping[str, Float64], steps: int) -> Float32:
+        """What is learned by the terms of so many simulator steps, [T]."""
+        total: Float64 = np.zeros(steps)
+        for term in terms.values():
             total = total + term
         return (total * self.reward_scale).astype(np.float32)
 

@@ -25,7 +25,13 @@ BINARY_ANSWER: dict[str, Any] = {"content": {SAFETENSORS: {"schema": {"type": "s
 """OpenAPI of such an answer."""
 
 
-async def read_body(request: Request, limit_bytes: int, what: str) -> bytearray:
+def declared_bytes(request: Request, limit_bytes: int) -> int:
+    """Bytes that the body will have, as far as the request says; the limit where it does not, or says more."""
+    declared = request.headers.get("content-length", "")
+    return min(limit_bytes, int(declared)) if declared.isdecimal() else limit_bytes
+
+
+async def read_body(request: Request, limit_bytes: int, what: str) -> bytes:
     """The whole body, refused as soon as it is over the limit.
 
     Raises
@@ -46,18 +52,20 @@ async def read_body(request: Request, limit_bytes: int, what: str) -> bytearray:
         raise LimitedError(detail, field="body", reason="slow", retry_after_seconds=RETRY_AFTER_SECONDS) from None
 
 
-async def _read(request: Request, limit_bytes: int, what: str) -> bytearray:
+async def _read(request: Request, limit_bytes: int, what: str) -> bytes:
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and int(declared) > limit_bytes:
         raise _too_large(what, int(declared), limit_bytes)
-    body = bytearray()
+    pieces: list[bytes] = []
+    received = 0
     async for piece in request.stream():
-        body += piece
-        if len(body) > limit_bytes:
-            raise _too_large(what, len(body), limit_bytes)
-    if not body:
+        pieces.append(piece)
+        received += len(piece)
+        if received > limit_bytes:
+            raise _too_large(what, received, limit_bytes)
+    if not received:
         raise RejectedError(f"the {what} is empty", field="body", reason="empty")
-    return body
+    return b"".join(pieces)
 
 
 def is_zstd(request: Request) -> bool:

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Path, Query, Request, Response
 from gaitfleet.wire import CheckpointInfo, CheckpointList
 from replay_api.constants import MAX_POLICY_WAIT_SECONDS
 from replay_api.handlers.access import ANYBODY, CHECKPOINT_READER, TRAINER, CurrentContext, CurrentRun
-from replay_api.handlers.bodies import BINARY_ANSWER, BINARY_BODY, binary, not_modified, read_body
+from replay_api.handlers.bodies import BINARY_ANSWER, BINARY_BODY, binary, declared_bytes, not_modified, read_body
 from replay_api.handlers.problems import problems
 
 router = APIRouter(prefix="/v1/runs/{run}", tags=["checkpoints"])
@@ -66,8 +66,7 @@ async def publish(
     epoch: Annotated[int, Query(ge=1, lt=1 << 53, description="Epoch of the lease.")],
 ) -> CheckpointInfo:
     limit = context.settings.max_checkpoint_bytes
-    declared = request.headers.get("content-length", "")
-    with context.upload_admission.take(min(limit, int(declared)) if declared.isdecimal() else limit):
+    with context.upload_admission.take(declared_bytes(request, limit)):
         body = await read_body(request, limit, "checkpoint")
         info, new = await context.publication.publish(opened, step, epoch, body)
     response.status_code = 201 if new else 200

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import ExitStack
 from typing import Annotated
 from uuid import UUID
 
@@ -13,7 +14,7 @@ from gaitfleet.episode import Ending, Role, decode_episode
 from gaitfleet.wire import EpisodePage, EpisodeReceipt, EpisodeSummary
 from replay_api.errors import EpisodeMissingError, ServiceError
 from replay_api.handlers.access import ANYBODY, ROLLOUT, CurrentContext, CurrentRun, RunPath
-from replay_api.handlers.bodies import BINARY_ANSWER, BINARY_BODY, binary, is_zstd, read_body
+from replay_api.handlers.bodies import BINARY_ANSWER, BINARY_BODY, binary, declared_bytes, is_zstd, read_body
 from replay_api.handlers.problems import problems
 from replay_api.services.timesteps import MEDIA_TYPES, TableFormat, encode_table, table_of
 from replay_api.storage.episodes import EpisodeFilter
@@ -35,15 +36,19 @@ EpisodePath = Annotated[UUID, Path(description="Id of the episode.")]
 async def post_episode(
     request: Request, opened: CurrentRun, context: CurrentContext, response: Response
 ) -> EpisodeReceipt:
-    limits = context.settings
-    with context.ingest_admission.take(limits.max_decompressed_bytes):
+    limits, admission = context.settings, context.ingest_admission
+    with ExitStack() as held:
+        # as received, and as much again for what is made of it
+        held.enter_context(admission.take(2 * declared_bytes(request, limits.max_episode_bytes)))
         try:
             compressed = is_zstd(request)
             body = await read_body(request, limits.max_episode_bytes, "episode")
         except ServiceError as error:
             await context.ingest.refuse(opened.run, error)
             raise
-        receipt = await context.ingest.post(opened, bytes(body), compressed=compressed)
+        if compressed:
+            held.enter_context(admission.take(min(codec.stated_bytes(body), limits.max_decompressed_bytes)))
+        receipt = await context.ingest.post(opened, body, compressed=compressed)
     response.status_code = 201 if receipt.stored else 200
     return receipt
 

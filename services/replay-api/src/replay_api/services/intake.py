@@ -103,7 +103,7 @@ def summary_of(episode: Episode, task: Task, checks: EpisodeChecks, body: bytes)
         steps=trajectory.steps,
         transitions=len(trajectory.decision_steps),
         simulator_return=float(trajectory.reward.sum(dtype=np.float64)),
-        learned_return=float(task.reward(trajectory).sum(dtype=np.float64)),
+        learned_return=float(task.added(terms, trajectory.steps).sum(dtype=np.float64)),
         reward_terms={name: float(term.sum()) for name, term in terms.items()},
         action_minimum=float(trajectory.action.min()),
         action_maximum=float(trajectory.action.max()),

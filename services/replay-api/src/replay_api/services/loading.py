@@ -14,7 +14,7 @@ from gaitfleet import codec
 from gaitfleet.episode import decode_episode
 from gaitfleet.errors import GaitfleetError
 from gaitfleet.wire import RunDescription, RunParent
-from replay_api.constants import FOLLOW_OVERLAP_SECONDS, LOAD_CHUNK_EPISODES
+from replay_api.constants import LOAD_CHUNK_EPISODES
 from replay_api.errors import UnavailableError
 from replay_api.services.cache import TransitionCache
 from replay_api.services.open_run import OpenRun, learned_stages
@@ -114,9 +114,10 @@ async def _fill(
         ahead.cancel()
 
 
-async def follow(run: OpenRun, episodes: EpisodeStore, limit_bytes: int) -> None:
-    """Take in episodes that are in the database and not yet here: another replica's, or one whose answer was lost."""
-    since = now() - timedelta(seconds=FOLLOW_OVERLAP_SECONDS)
+async def follow(run: OpenRun, episodes: EpisodeStore, limit_bytes: int, *, seconds: float) -> None:
+    """Take in episodes of the last so many seconds that are in the database and not yet here: another replica's, or one
+    whose answer was lost."""
+    since = now() - timedelta(seconds=seconds)
     keys = [key for key in await episodes.keys_since(run.run, since) if key not in run.recent]
     for chunk in (keys[i : i + LOAD_CHUNK_EPISODES] for i in range(0, len(keys), LOAD_CHUNK_EPISODES)):
         contents = await episodes.contents(chunk)

@@ -10,13 +10,21 @@ from concurrent.futures import Executor
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from itertools import count
 from typing import Any
 
 from gaitfleet.errors import ExperimentError
 from gaitfleet.experiment import Experiment
 from gaitfleet.task.stages import stage_tasks
 from gaitfleet.wire import Limits, LimitsChange, RunDescription
-from replay_api.constants import FLUSH_SECONDS, RATE_WINDOW_SECONDS, WATCH_SECONDS
+from replay_api.constants import (
+    FAR_LOOKS,
+    FLUSH_SECONDS,
+    FOLLOW_OVERLAP_SECONDS,
+    NEAR_OVERLAP_SECONDS,
+    RATE_WINDOW_SECONDS,
+    WATCH_SECONDS,
+)
 from replay_api.errors import ExperimentConflictError, RejectedError, RunMissingError, UnavailableError
 from replay_api.metrics import Metrics
 from replay_api.services import loading
@@ -341,11 +349,13 @@ class RunRegistry:
 
     async def _watch(self, opened: OpenRun) -> None:
         """Follow what other replicas do with this run."""
-        while True:
+        limit_bytes = self._settings.max_decompressed_bytes
+        for looks in count():
             await asyncio.sleep(WATCH_SECONDS)
+            seconds = NEAR_OVERLAP_SECONDS if looks % FAR_LOOKS else FOLLOW_OVERLAP_SECONDS
             try:
                 await self.look(opened)
-                await loading.follow(opened, self._stores.episodes, self._settings.max_decompressed_bytes)
+                await loading.follow(opened, self._stores.episodes, limit_bytes, seconds=seconds)
                 for worker in opened.workers.expire():
                     await self._events.add(opened.run, "worker_left", worker=worker, silent=True)
             except UnavailableError:

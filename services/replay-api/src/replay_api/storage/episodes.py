@@ -14,9 +14,9 @@ from uuid import UUID
 from bson.binary import Binary
 from motor.motor_asyncio import AsyncIOMotorClient
 from pymongo import DESCENDING
-from pymongo.errors import DuplicateKeyError
 
 from gaitfleet.wire import EpisodeSummary
+from replay_api.storage.group_insert import GroupInsert
 from replay_api.storage.mongo import Database, Document, asking
 
 TRAINING_ROLES = ("train", "random")
@@ -72,18 +72,14 @@ class EpisodeStore:
     def __init__(self, client: AsyncIOMotorClient[Document], database: Database) -> None:
         self._client = client
         self._episodes = database["episodes"]
+        self._inserts = GroupInsert(self._episodes)
         self._runs = database["runs"]
 
     async def insert(self, summary: EpisodeSummary, content: bytes) -> bool:
         """Keep an episode, by majority and journal; False when one is there under this id."""
         document = _document(summary)
         document["content"] = Binary(content)
-        async with asking("store the episode"):
-            try:
-                await self._episodes.insert_one(document)
-            except DuplicateKeyError:
-                return False
-        return True
+        return await self._inserts.insert(document, len(content))
 
     async def digest(self, run: str, episode_id: UUID) -> str | None:
         """Digest of a stored episode's uncompressed body."""

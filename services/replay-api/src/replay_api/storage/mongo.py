@@ -105,13 +105,14 @@ async def asking(what: str, *, seconds: float = DATABASE_SECONDS) -> AsyncIterat
         raise
     except (TimeoutError, ConnectionFailure, ExecutionTimeout, WriteConcernError, WTimeoutError) as error:
         _log.warning("the database did not answer", extra={"operation": what, "error": type(error).__name__})
-        raise _unavailable(what, error) from error
+        raise unavailable(what, error) from error
     except (OperationFailure, PyMongoError) as error:
         _log.exception("the database refused", extra={"operation": what})
-        raise _unavailable(what, error) from error
+        raise unavailable(what, error) from error
 
 
-def _unavailable(what: str, error: Exception) -> UnavailableError:
+def unavailable(what: str, error: Exception) -> UnavailableError:
+    """How a failure of the database is told."""
     detail = f"the database did not {what} ({type(error).__name__})"
     return UnavailableError(detail, reason="database", retry_after_seconds=RETRY_AFTER_SECONDS)
 
