@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import numpy as np
-from hypothesis import given
+import pytest
+from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from replay_api.services.sum_tree import SumTree
+
+
+@pytest.fixture(params=[0, 2, 12], autouse=True)
+def shortcut(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trees that are descended from the root, from below it, and that are all running sum."""
+    monkeypatch.setattr("replay_api.services.sum_tree.SHORTCUT_LEVEL", request.param)
 
 
 @given(
@@ -15,7 +22,7 @@ from replay_api.services.sum_tree import SumTree
     writes=st.lists(st.tuples(st.integers(0, 69), st.floats(0, 100)), min_size=1, max_size=60),
     points=st.lists(st.floats(0, 1, exclude_max=True), min_size=1, max_size=20),
 )
-@hypothesis_settings(max_examples=200, deadline=None)
+@hypothesis_settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_it_finds_what_a_cumulative_sum_finds(size: int, writes: list[tuple[int, float]], points: list[float]) -> None:
     tree, naive = SumTree(size), np.zeros(size)
     for start in range(0, len(writes), 7):

@@ -8,6 +8,10 @@ import numpy.typing as npt
 Positions = npt.NDArray[np.int64]
 Float64 = npt.NDArray[np.float64]
 
+SHORTCUT_LEVEL = 12
+"""Level of the tree, from the root, at which a descent begins: the running sums of its 2^12 nodes take as long as two
+or three levels of a descent."""
+
 
 class SumTree:
     """A complete binary tree in one array: node 1 is the root, node i has the children 2i and 2i+1, the leaves come
@@ -22,6 +26,7 @@ class SumTree:
     def __init__(self, size: int) -> None:
         self._leaves = 1 << max(0, size - 1).bit_length()
         self._sums: Float64 = np.zeros(2 * self._leaves)
+        self._shortcut = min(self._leaves, 1 << SHORTCUT_LEVEL)  # first node of that level, and its number of nodes
 
     @property
     def total(self) -> float:
@@ -55,8 +60,12 @@ class SumTree:
 
     def find(self, prefix: Float64) -> Positions:
         """Leaves at which the running sum passes `prefix` [n], each in [0, total)."""
-        rest = prefix.copy()
-        nodes = np.ones(len(prefix), np.int64)
+        running = np.cumsum(self._sums[self._shortcut : 2 * self._shortcut])
+        # Rounding may put a prefix past the end: then it belongs to the last node that is not empty.
+        last = np.searchsorted(running, running[-1])
+        found = np.minimum(np.searchsorted(running, prefix, side="right"), last)
+        rest = prefix - np.where(found > 0, running[found - 1], 0.0)
+        nodes = found + self._shortcut
         while nodes[0] < self._leaves:
             left = 2 * nodes
             below = self._sums[left]
