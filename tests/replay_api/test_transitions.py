@@ -48,8 +48,12 @@ def drawn(
 ) -> Batch:
     request = BatchRequest(**{"batch_size": 256, "discount": 0.9} | arguments)
     own = Portion("run", cache, request.batch_size - sum(portion.rows for portion in beside))
-    buffer = Sampler(seed).batch(request, (own, *beside), reward_weight)
-    assert buffer is not None
+    buffer = next(Sampler(seed).batches(request, 1, (own, *beside), reward_weight))
+    return read(buffer, request)
+
+
+def read(buffer: memoryview, request: BatchRequest) -> Batch:
+    """The batch in a buffer."""
     offset = 0
     arrays = {}
     specs = batch_specs(1, request.batch_size, OBSERVATION, ACTION, half_precision=request.half_precision)
@@ -88,6 +92,17 @@ def test_n_step_returns_equal_a_plain_recomputation(
         assert batch.weight[i] == 1
 
 
+@pytest.mark.parametrize("sampling", ["uniform", "prioritized"])
+def test_batches_of_one_answer_hold_nothing_that_was_evicted_meanwhile(sampling: str) -> None:
+    cache = filled(60, *(episode_of(20, number=i) for i in range(3)), priority_exponent=0.6)
+    request = BatchRequest(batch_size=256, discount=0.9, sampling=sampling)
+    batches = Sampler(0).batches(request, 3, (Portion("run", cache, 256),))
+    assert set(read(next(batches), request).policy_version) == {0, 1, 2}
+    cache.append(episode_of(20, number=3), 3.0)
+    rest = [read(buffer, request) for buffer in batches]
+    assert [set(batch.policy_version) for batch in rest] == [{1, 2, 3}] * 2
+
+
 @pytest.mark.parametrize(("ending", "bootstrap"), [("terminated", 0.0), ("truncated", 0.9), ("aborted", 0.9)])
 def test_only_a_fall_ends_the_bootstrap(ending: str, bootstrap: float) -> None:
     """A time limit or an abort goes on from its last state."""
@@ -97,8 +112,7 @@ def test_only_a_fall_ends_the_bootstrap(ending: str, bootstrap: float) -> None:
     cache.append(transitions_of(episode, task), 0.0)
     request = BatchRequest(batch_size=64, discount=0.9)
     columns: dict[str, Any] = {}
-    buffer = Sampler(0).batch(request, (Portion("run", cache, 64),))
-    assert buffer is not None
+    buffer = next(Sampler(0).batches(request, 1, (Portion("run", cache, 64),)))
     specs = batch_specs(1, 64, 3, 1)
     offset = 0
     for name, spec in zip(FIELDS, specs.values(), strict=True):

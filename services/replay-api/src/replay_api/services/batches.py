@@ -59,7 +59,7 @@ class BatchService:
         self._check(opened, request)
         with self._admission.take(1):
             granted = await self._grant(opened, request)
-        drawing = _Drawing(opened, request)
+        drawing = _Drawing(opened, request, granted)
         try:
             first = await self._draw(drawing)
         except BaseException:
@@ -154,16 +154,16 @@ class BatchService:
 class _Drawing:
     """What the batches of one answer are drawn from, and how they are rewarded: the same for all of them."""
 
-    def __init__(self, opened: OpenRun, request: BatchRequest) -> None:
+    def __init__(self, opened: OpenRun, request: BatchRequest, count: int) -> None:
         self.request = request
         self.inline = batch_layout(request, opened.cache).nbytes <= INLINE_BATCH_BYTES
-        self._sampler = opened.sampler if self.inline else Sampler()
-        self._reward_weight = opened.reward_weight
-        self.made_up = portions(opened.cache, opened.sources, request.batch_size, self._sampler.random)
+        sampler = opened.sampler if self.inline else Sampler()
+        self.made_up = portions(opened.cache, opened.sources, request.batch_size, sampler.random)
+        self._batches = sampler.batches(request, count, self.made_up, opened.reward_weight)
 
     def batch(self) -> memoryview | None:
         """The next batch; None when nothing is there to draw from."""
-        return self._sampler.batch(self.request, self.made_up, self._reward_weight)
+        return next(self._batches, None)
 
 
 @lru_cache(maxsize=256)

@@ -1,11 +1,12 @@
 """Drawing transitions from the cache and laying them out as the bytes that travel.
 
-Legend: B transitions of a batch, n decisions summed before the bootstrap, s serial, r reward, gamma discount.
+Legend: K batches of B transitions, R of them from one cache, n decisions summed before the bootstrap, s serial, r
+reward, gamma discount.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -25,6 +26,53 @@ HALF_MAX = 65504.0
 Columns = dict[str, npt.NDArray[np.generic]]
 
 
+DRAWN_AHEAD = 8192
+"""Transitions drawn at once. Two dozen small numpy calls for every batch cost as much processor time as gathering it;
+for many batches together they hardly cost more, and about a millisecond of the event loop."""
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """Rows of one cache for K batches, and all of them but the long columns.
+
+    Parameters
+    ----------
+    rows
+        Which rows of a batch they are.
+    tail
+        Of the cache when they were drawn: while it has not passed this, they are held.
+    position, following
+        Places in the cache of R rows and of those whose observation is the next, each [K, R].
+    columns
+        Short columns by name, each [K, R].
+    weight
+        Before the largest of the batch divides it, [K, R].
+    """
+
+    cache: TransitionCache
+    rows: slice
+    tail: int
+    position: Serials
+    following: Serials
+    columns: Columns
+    weight: npt.NDArray[np.float64]
+
+    def gather(self, k: int, columns: Columns) -> bool:
+        """Write batch k into the columns of its buffer; False when rows of it have been evicted."""
+        cache, position, following = self.cache, self.position[k], self.following[k]
+        with cache.lock:
+            if cache.tail > self.tail:
+                return False
+            _take(cache.observation, position, columns["observation"][self.rows])
+            _take(cache.observation, following, columns["next_observation"][self.rows])
+            _take(cache.action, position, columns["action"][self.rows])
+            times = cache.times_sampled[position]
+            cache.times_sampled[position] = times + (times < 255)
+        for name, values in self.columns.items():
+            columns[name][self.rows] = values[k]
+        return True
+
+
 class Sampler:
     """Draws batches; belongs to one thread at a time.
 
@@ -37,102 +85,123 @@ class Sampler:
     def __init__(self, seed: int | None = None) -> None:
         self.random = np.random.default_rng(seed)
 
-    def batch(self, request: BatchRequest, made_up: Sequence[Portion], reward_weight: float = 1.0) -> memoryview | None:
-        """One batch as bytes, in a buffer of its own: a response may still be sending the one before it.
+    def batches(
+        self, request: BatchRequest, count: int, made_up: Sequence[Portion], reward_weight: float = 1.0
+    ) -> Iterator[memoryview]:
+        """So many batches as bytes, each in a buffer of its own: a response may still be sending the one before it.
 
-        None when a cache that it should be drawn from holds nothing.
+        Ends early when a cache that they should be drawn from holds nothing.
 
         Parameters
         ----------
         made_up
-            Where its rows come from, in order.
+            Where the rows of every batch come from, in order.
         reward_weight
             Weight of the stage's own reward; the rest is the weight of that of the stage before.
         """
         layout = batch_layout(request, made_up[0].cache)
-        buffer = np.empty(layout.nbytes, np.uint8)
-        columns = {name: buffer[at].view(spec.dtype).reshape(spec.shape) for name, at, spec in layout.columns}
-        weight = np.ones(request.batch_size) if request.sampling == "prioritized" else None
+        made = 0
+        while made < count:
+            ahead = min(count - made, max(1, DRAWN_AHEAD // request.batch_size))
+            draws = self._draws(request, ahead, made_up, reward_weight)
+            if draws is None:
+                return
+            weight = np.concatenate([drawn.weight for drawn in draws], axis=1)
+            weight /= weight.max(axis=1, keepdims=True)
+            for k in range(ahead):
+                buffer = np.empty(layout.nbytes, np.uint8)
+                columns = {name: buffer[at].view(spec.dtype).reshape(spec.shape) for name, at, spec in layout.columns}
+                if not all(drawn.gather(k, columns) for drawn in draws):
+                    break  # the rest is drawn anew
+                columns["weight"][:] = weight[k]
+                yield buffer.data
+                made += 1
+
+    def _draws(
+        self, request: BatchRequest, count: int, made_up: Sequence[Portion], reward_weight: float
+    ) -> list[Drawn] | None:
+        draws = []
         begin = 0
         for portion in made_up:
-            here = slice(begin, begin + portion.rows)
-            begin = here.stop
-            if portion.rows:
-                rows = columns if len(made_up) == 1 else {name: column[here] for name, column in columns.items()}
-                with portion.cache.lock:
-                    if not portion.cache.transitions:
-                        return None
-                    if weight is None:
-                        serials = self._uniform(portion.cache, portion.rows)
-                    else:
-                        exponent = request.importance_exponent
-                        serials, weight[here] = self._prioritized(portion.cache, portion.rows, exponent)
-                    _gather(portion.cache, serials, request, reward_weight, rows)
-        columns["weight"][:] = 1.0 if weight is None else weight / weight.max()
-        return buffer.data
+            if not portion.rows:
+                continue
+            with portion.cache.lock:
+                if not portion.cache.transitions:
+                    return None
+                draws.append(self._drawn(portion, begin, request, count, reward_weight))
+            begin += portion.rows
+        return draws
 
-    def _uniform(self, cache: TransitionCache, count: int) -> Serials:
+    def _drawn(self, portion: Portion, begin: int, request: BatchRequest, count: int, reward_weight: float) -> Drawn:
+        cache, shape = portion.cache, (count, portion.rows)
+        if request.sampling == "prioritized":
+            serials, weight = self._prioritized(cache, shape, request.importance_exponent)
+        else:
+            serials, weight = self._uniform(cache, shape), np.ones(shape)
+        position, end, summed = _steps(cache, serials, request.n_step)
+        columns: Columns = {
+            "index": serials,
+            "policy_version": cache.versions[cache.version[position]],
+            "reward": _reward(cache, serials, summed, request, reward_weight),
+            "discount": _discount(end, summed, request),
+            "return_so_far": _return_so_far(cache, position, reward_weight),
+        }
+        following = (serials + summed) % cache.rows
+        rows = slice(begin, begin + portion.rows)
+        return Drawn(cache, rows, cache.tail, position, following, columns, weight)
+
+    def _uniform(self, cache: TransitionCache, shape: tuple[int, int]) -> Serials:
         """Serials uniform over transitions: uniform over rows, drawn again where a row is none."""
-        serials = self.random.integers(cache.tail, cache.head, size=count)
+        serials = self.random.integers(cache.tail, cache.head, size=shape).ravel()
         again = np.flatnonzero((cache.end[serials % cache.rows] & MAX_REMAINING) == 0)
         while len(again):
             serials[again] = self.random.integers(cache.tail, cache.head, size=len(again))
             again = again[(cache.end[serials[again] % cache.rows] & MAX_REMAINING) == 0]
-        return serials
+        return serials.reshape(shape)
 
     def _prioritized(
-        self, cache: TransitionCache, count: int, importance_exponent: float
+        self, cache: TransitionCache, shape: tuple[int, int], importance_exponent: float
     ) -> tuple[Serials, npt.NDArray[np.float64]]:
-        """Serials in proportion to priority, one from each of B equal shares of the total (Schaul et al. 2016, 3.3).
-
-        And the weight of each, before the largest of the batch divides them.
-        """
-        tree = cache.tree
+        """Serials in proportion to priority, one from each of R equal shares of the total (Schaul et al. 2016, 3.3)."""
+        tree, count = cache.tree, shape[1]
         if tree is None:
             raise ValueError("this cache holds no priorities")
         total = tree.total
-        prefix = (np.arange(count) + self.random.random(count)) * (total / count)
-        position = tree.find(np.minimum(prefix, np.nextafter(total, 0.0)))
+        prefix = (np.arange(count) + self.random.random(shape)) * (total / count)
+        position = tree.find(np.minimum(prefix, np.nextafter(total, 0.0)).ravel()).reshape(shape)
         # w_i = (N P(i))^-beta of this cache: what it corrects is the draw within it; the mixture itself is wanted
         share = tree.get(position) * (cache.transitions / total)
-        serials = cache.tail + (position - cache.tail) % cache.rows
-        return serials, share**-importance_exponent
+        return cache.tail + (position - cache.tail) % cache.rows, share**-importance_exponent
 
 
-def _gather(
-    cache: TransitionCache, serials: Serials, request: BatchRequest, reward_weight: float, columns: Columns
-) -> None:
-    rows = cache.rows
-    position = serials % rows
+def _steps(cache: TransitionCache, serials: Serials, n_step: int) -> tuple[Serials, npt.NDArray[np.uint8], Serials]:
+    """Position of each row, its end byte, and how many decisions are summed from it, each [K, R]."""
+    position = serials % cache.rows
     end = cache.end[position]
-    remaining = end & MAX_REMAINING
-    count = np.minimum(remaining, request.n_step).astype(np.int64)  # [B], decisions summed
-    following = (serials + count) % rows
-    columns["index"][:] = serials
-    columns["policy_version"][:] = cache.versions[cache.version[position]]
-    _take(cache.observation, position, columns["observation"])
-    _take(cache.observation, following, columns["next_observation"])
-    _take(cache.action, position, columns["action"])
-    own, former = cache.rewards, cache.former_rewards
-    columns["reward"][:] = _reward(cache, serials, count, request, reward_weight)
+    return position, end, np.minimum(end & MAX_REMAINING, n_step).astype(np.int64)
+
+
+def _discount(end: npt.NDArray[np.uint8], summed: Serials, request: BatchRequest) -> npt.NDArray[np.floating]:
+    """gamma to the number of decisions summed, 0 where the episode terminated within them, [K, R]."""
     powers = np.power(request.discount, np.arange(request.n_step + 1))
-    ended = (end >= TERMINATED) & (count == remaining)
-    columns["discount"][:] = np.where(ended, 0.0, powers[count])
-    before = None if former is None else former.return_so_far
-    columns["return_so_far"][:] = _blended(own.return_so_far, before, reward_weight, position)
-    times = cache.times_sampled[position]
-    cache.times_sampled[position] = times + (times < 255)
+    ended = (end >= TERMINATED) & (summed == end & MAX_REMAINING)
+    return np.where(ended, 0.0, powers[summed])
+
+
+def _return_so_far(cache: TransitionCache, position: Serials, reward_weight: float) -> npt.NDArray[np.float32]:
+    former = None if cache.former_rewards is None else cache.former_rewards.return_so_far
+    return _blended(cache.rewards.return_so_far, former, reward_weight, position)
 
 
 def _reward(
     cache: TransitionCache, serials: Serials, count: Serials, request: BatchRequest, reward_weight: float
 ) -> npt.NDArray[np.floating]:
-    """Sum over j < count of gamma^j r[s+j], [B]."""
+    """Sum over j < count of gamma^j r[s+j], [K, R]."""
     own = cache.rewards.reward
     former = None if cache.former_rewards is None else cache.former_rewards.reward
     if request.n_step == 1:
         return _blended(own, former, reward_weight, serials % cache.rows)
-    total = np.zeros(len(serials))
+    total = np.zeros(serials.shape)
     for j in range(request.n_step):
         # past the end of the episode this reads the row of the final observation, whose reward is 0
         position = (serials + np.minimum(j, count)) % cache.rows
