@@ -1,9 +1,10 @@
 """How fast are batches sampled over HTTP, against the bare cost of gathering and sending them?
 
-`bare` is one thread that gathers the same columns from arrays of the same size with numpy and sends them over TCP with
-`sendall`; `api` is the replay API with its database, read by the client that the trainer uses. Every process is its
-own: database, API, bare sender, and this one, which reads. The two take turns, a short while each, and a ratio is the
-median over the turns, so that the noise of a busy machine stays out of it.
+`bare` gathers the same columns from arrays of the same size with numpy and sends them over TCP with `sendall`, in one
+thread for every connection; `uniform` and `prioritized` are the replay API with its database, read by the client that
+the trainer uses. Every process is its own: database, API, bare sender, and this one, which reads. They take turns, a
+short while each, and a ratio is the median over the turns, so that the noise of a busy machine stays out of it. In the
+last case another process posts 50 episodes a second to the same run; its turns alternate with idle ones.
 
     python benchmarks/bench_sample.py --turns 5 --json sample.json
 """
@@ -12,43 +13,49 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import shutil
-import socket
 import statistics
 import subprocess
 import sys
-import sysconfig
 import tempfile
+import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from importlib.metadata import version
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
-import httpx
 import numpy as np
-import numpy.typing as npt
+from bare_sender import BATCH_SIZE, BareReader
+from serving import LagProbe, Served, machine, served
 
-from gaitfleet.batch import FIELDS, batch_specs
 from gaitfleet.client import ReplayClient
 from gaitfleet.episode import Episode, EpisodeMetadata, encode_episode
-from gaitfleet.errors import ApiError
-from gaitfleet.experiment import parse_experiment
+from gaitfleet.experiment import Experiment, parse_experiment
 from gaitfleet.identity import new_episode_id
 from gaitfleet.task import make_task
 from gaitfleet.trajectory import Trajectory
 from gaitfleet.wire import BatchRequest
 
-FLOORS = {8: 0.5, 32: 0.8}
+FLOORS = {8: 0.60, 32: 0.85}
 """Least acceptable share of the bare sender's rate, by batches in one answer, at float32."""
 
-BATCH_SIZE = 256
+PRIORITIZED_FLOOR = 0.9
+"""Least acceptable share of the uniform rate at 32 batches, float32."""
+
+BUSY_FLOOR = 0.5
+"""Least acceptable share of the idle rate while `BUSY_EPISODES_PER_SECOND` are stored."""
+
+BUSY_EPISODES_PER_SECOND = 50
+FULL = 412
+"""Numbers of a state row of the walker."""
+
 EPISODE_STEPS = 300
+CAPACITY = 1_000_000
+"""Transitions that would fit: the priorities' tree is as deep as for a full memory."""
 
 
 @dataclass(frozen=True)
@@ -58,131 +65,52 @@ class Case:
     observation_size: int
     batches: int
     half_precision: bool
+    connections: int
 
 
 @dataclass(frozen=True)
 class Result:
-    """Rates of both contenders in transitions per second, medians over the turns."""
+    """Rates in transitions per second and their ratios, medians over the turns."""
 
     case: Case
     bare_per_second: float
-    api_per_second: float
-    ratio: float
-    floor: float | None
+    uniform_per_second: float
+    prioritized_per_second: float
+    uniform_of_bare: float
+    uniform_floor: float | None
+    prioritized_of_uniform: float
+    prioritized_floor: float | None
+
+    @property
+    def missed(self) -> bool:
+        return self.uniform_of_bare < (self.uniform_floor or 0) or self.prioritized_of_uniform < (
+            self.prioritized_floor or 0
+        )
 
 
-# --- the bare sender, a process of its own ---------------------------------------------------------------------------
+@dataclass(frozen=True)
+class BusyResult:
+    """Sampling while episodes are stored, against the same while none are."""
 
+    case: Case
+    idle_per_second: float
+    busy_per_second: float
+    busy_of_idle: float
+    floor: float
+    episodes_per_second: float
+    event_loop: dict[str, float]
 
-def send_bare(observation_size: int, action_size: int, transitions: int, port_file: Path) -> None:
-    """Gather and send whatever each connection asks for: two bytes, the batches and whether they are float16."""
-    random = np.random.default_rng(0)
-    source: dict[str, npt.NDArray[Any]] = {
-        "index": np.arange(transitions),
-        "policy_version": np.zeros(transitions, np.int64),
-        "observation": random.normal(size=(transitions + 1, observation_size)).astype(np.float32),
-        "action": random.normal(size=(transitions, action_size)).astype(np.float32),
-        "reward": random.normal(size=transitions).astype(np.float32),
-        "discount": np.ones(transitions, np.float32),
-        "weight": np.ones(transitions, np.float32),
-        "return_so_far": np.ones(transitions, np.float32),
-    }
-    server = socket.create_server(("127.0.0.1", 0))
-    port_file.write_text(str(server.getsockname()[1]))
-    connection, _ = server.accept()
-    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    while asked := connection.recv(2):
-        specs = batch_specs(1, BATCH_SIZE, observation_size, action_size, half_precision=bool(asked[1]))
-        size = sum(spec.nbytes for spec in specs.values())
-        for _ in range(asked[0]):
-            buffer = np.empty(size, np.uint8)
-            chosen = random.integers(0, transitions, BATCH_SIZE)
-            offset = 0
-            for name, spec in zip(FIELDS, specs.values(), strict=True):
-                target = buffer[offset : offset + spec.nbytes].view(spec.dtype).reshape(spec.shape)
-                following = name == "next_observation"
-                column = source["observation" if following else name]
-                at = chosen + following
-                if target.dtype == column.dtype:
-                    np.take(column, at, axis=0, out=target, mode="clip")
-                else:
-                    target[:] = np.take(column, at, axis=0, mode="clip")
-                offset += spec.nbytes
-            connection.sendall(buffer.data)
-
-
-class BareReader:
-    """Reads what the bare sender sends."""
-
-    def __init__(self, port: int, observation_size: int, action_size: int) -> None:
-        self._connection = socket.create_connection(("127.0.0.1", port))
-        self._sizes = observation_size, action_size
-
-    def read(self, case: Case, buffer: bytearray) -> None:
-        specs = batch_specs(case.batches, BATCH_SIZE, *self._sizes, half_precision=case.half_precision)
-        view = memoryview(buffer)[: sum(spec.nbytes for spec in specs.values())]
-        self._connection.sendall(bytes([case.batches, case.half_precision]))
-        filled = 0
-        while filled < len(view):
-            filled += self._connection.recv_into(view[filled:])
-
-    def close(self) -> None:
-        self._connection.close()
+    @property
+    def missed(self) -> bool:
+        return self.busy_of_idle < self.floor
 
 
 # --- the replay API --------------------------------------------------------------------------------------------------
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-@contextmanager
-def served(directory: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
-    """Database and API as processes; the API's URL and process."""
-    database_port, port = free_port(), free_port()
-    program = shutil.which("secantusd-py", path=os.pathsep.join((sysconfig.get_path("scripts"), os.defpath)))
-    assert program is not None, "install the extra gaitfleet[database]"
-    flags = ["--cache-size", "256M", "--oplog-max-entries", "200", "--log-level", "ERROR"]
-    database_command = [program, "--host", "127.0.0.1", "--port", str(database_port), *flags]
-    options = {
-        "AUTHENTICATION": "none",
-        "PORT": str(port),
-        "MONGODB_URI": f"mongodb://127.0.0.1:{database_port}",
-        "CHECKPOINT_STORE": f"directory:{directory / 'checkpoints'}",
-    }
-    environment = os.environ | {f"GAITFLEET_REPLAY_API_{name}": value for name, value in options.items()}
-    with (directory / "log").open("wb") as log:
-        output: dict[str, Any] = {"stdout": log, "stderr": log}
-        database = subprocess.Popen([*database_command, "--storage-path", str(directory / "database")], **output)
-        api = subprocess.Popen([sys.executable, "-m", "replay_api"], env=environment, **output)
-    try:
-        url = f"http://127.0.0.1:{port}"
-        wait_until_ready(url)
-        yield url, api
-    finally:
-        for process in (api, database):
-            process.kill()
-            process.wait()
-
-
-def wait_until_ready(url: str) -> None:
-    deadline = time.monotonic() + 60
-    while True:
-        try:
-            if httpx.get(f"{url}/health/ready").is_success:
-                return
-        except httpx.TransportError:
-            pass
-        assert time.monotonic() < deadline, "the API did not become ready"
-        time.sleep(0.1)
-
-
-def fill(url: str, observation_size: int, action_size: int, transitions: int) -> ReplayClient:
-    """A run with so many transitions, and a client of it."""
-    experiment = parse_experiment(
+def experiment_of(observation_size: int, action_size: int) -> Experiment:
+    """A run whose observation is its state."""
+    return parse_experiment(
         {
             "task": {
                 "environment": "gymnasium:Benchmark-v0",
@@ -193,151 +121,230 @@ def fill(url: str, observation_size: int, action_size: int, transitions: int) ->
                     "time_limit_steps": EPISODE_STEPS,
                 },
             },
-            "replay": {"capacity": transitions, "min_size": 1, "samples_per_insert": 1, "error_buffer": 1e15},
+            "replay": {
+                "capacity": CAPACITY,
+                "min_size": 1,
+                "samples_per_insert": 1,
+                "error_buffer": 1e15,
+                "sampling": "prioritized",
+            },
         }
     )
-    client = ReplayClient(url, run=f"bench-{observation_size}", timeout_seconds=60)
+
+
+def run_of(observation_size: int) -> str:
+    return f"bench-{observation_size}"
+
+
+def episode_of(experiment: Experiment, run: str, random: np.random.Generator) -> bytes:
+    """The body of an episode of noise."""
+    task = make_task(experiment.task).description
+    metadata = EpisodeMetadata(
+        episode_id=new_episode_id(),
+        run=run,
+        worker="benchmark",
+        role="random",
+        policy_version=0,
+        seed=0,
+        layout_hash=task.state_layout.hash,
+        ending="truncated",
+        ending_reason="time_limit",
+        exploration="uniform",
+        started_at=datetime.now(UTC),
+        wall_seconds=0.0,
+    )
+    trajectory = Trajectory(
+        state=random.normal(size=(EPISODE_STEPS + 1, task.observation_size)).astype(np.float32),
+        action=random.random((EPISODE_STEPS, task.action_size)).astype(np.float32),
+        reward=random.normal(size=EPISODE_STEPS).astype(np.float32),
+        decision=np.ones(EPISODE_STEPS, np.uint8),
+    )
+    return encode_episode(Episode(metadata, trajectory))
+
+
+def fill(url: str, observation_size: int, action_size: int, transitions: int) -> ReplayClient:
+    """A run with so many transitions, and a client of it."""
+    experiment, run = experiment_of(observation_size, action_size), run_of(observation_size)
+    client = ReplayClient(url, run=run, timeout_seconds=60)
     client.create_run(experiment)
-    layout_hash = make_task(experiment.task).description.state_layout.hash
     random = np.random.default_rng(0)
-    for seed in range(-(-transitions // EPISODE_STEPS)):
-        metadata = EpisodeMetadata(
-            episode_id=new_episode_id(),
-            run=f"bench-{observation_size}",
-            worker="benchmark",
-            role="random",
-            policy_version=0,
-            seed=seed,
-            layout_hash=layout_hash,
-            ending="truncated",
-            ending_reason="time_limit",
-            exploration="uniform",
-            started_at=datetime.now(UTC),
-            wall_seconds=0.0,
-        )
-        trajectory = Trajectory(
-            state=random.normal(size=(EPISODE_STEPS + 1, observation_size)).astype(np.float32),
-            action=random.random((EPISODE_STEPS, action_size)).astype(np.float32),
-            reward=random.normal(size=EPISODE_STEPS).astype(np.float32),
-            decision=np.ones(EPISODE_STEPS, np.uint8),
-        )
-        client.post_episode(encode_episode(Episode(metadata, trajectory)))
+    for _ in range(-(-transitions // EPISODE_STEPS)):
+        client.post_episode(episode_of(experiment, run, random))
     return client
+
+
+def post_paced(url: str, observation_size: int, action_size: int) -> None:
+    """Post at `BUSY_EPISODES_PER_SECOND` for as long as each line of standard input says; answers with the rate."""
+    experiment, run = experiment_of(observation_size, action_size), run_of(observation_size)
+    random = np.random.default_rng(1)
+    with ReplayClient(url, run=run, timeout_seconds=60) as first, ThreadPoolExecutor(8) as threads:
+        clients = [first, *(first.clone() for _ in range(7))]
+        while line := sys.stdin.readline():
+            count = round(float(line) * BUSY_EPISODES_PER_SECOND)
+            bodies = [episode_of(experiment, run, random) for _ in range(count)]
+            print("ready", flush=True)
+            began = time.monotonic()
+
+            def post(number: int, bodies: list[bytes] = bodies, began: float = began) -> None:
+                for i in range(number, len(bodies), len(clients)):
+                    time.sleep(max(0.0, began + i / BUSY_EPISODES_PER_SECOND - time.monotonic()))
+                    clients[number].post_episode(bodies[i])
+
+            list(threads.map(post, range(len(clients))))
+            print(count / (time.monotonic() - began), flush=True)
 
 
 # --- measuring -------------------------------------------------------------------------------------------------------
 
 
-def rate(read: Callable[[], None], case: Case, seconds: float) -> float:
-    """Transitions per second of one contender in one turn."""
-    count = 0
+def rate(reads: Sequence[Callable[[], None]], case: Case, seconds: float) -> float:
+    """Transitions per second of one contender in one turn, every connection in a thread of its own."""
+    counts = [0] * len(reads)
     began = time.perf_counter()
-    while (elapsed := time.perf_counter() - began) < seconds:
-        read()
-        count += case.batches * BATCH_SIZE
-    return count / elapsed
+
+    def run(i: int) -> None:
+        while time.perf_counter() - began < seconds:
+            reads[i]()
+            counts[i] += case.batches * BATCH_SIZE
+
+    threads = [threading.Thread(target=run, args=(i,)) for i in range(len(reads))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return sum(counts) / (time.perf_counter() - began)
 
 
-def measure(case: Case, client: ReplayClient, bare: BareReader, turns: int, seconds: float) -> Result:
-    """Both contenders, turn by turn."""
-    buffer = bytearray(case.batches * BATCH_SIZE * (8 * case.observation_size + 4096))
-    request = BatchRequest(
-        batches=case.batches, batch_size=BATCH_SIZE, discount=0.99, half_precision=case.half_precision
-    )
+class Readers:
+    """What reads from either contender, for up to two connections."""
 
-    def read_bare() -> None:
-        bare.read(case, buffer)
+    def __init__(self, client: ReplayClient, bare_port: int, sizes: tuple[int, int]) -> None:
+        self._clients = [client, client.clone()]
+        self._bare = [BareReader(bare_port, *sizes) for _ in self._clients]
+        self._buffers = [bytearray(32 * BATCH_SIZE * (8 * sizes[0] + 4096)) for _ in self._clients]
 
-    def read_api() -> None:
-        client.sample_batches(request, buffer)
+    def bare(self, case: Case) -> list[Callable[[], None]]:
+        return [
+            partial(self._bare[i].read, case.batches, case.half_precision, self._buffers[i])
+            for i in range(case.connections)
+        ]
 
-    for read in (read_bare, read_api):
-        rate(read, case, seconds / 4)  # warm
-    pairs = [(rate(read_bare, case, seconds), rate(read_api, case, seconds)) for _ in range(turns)]
+    def api(self, case: Case, sampling: Literal["uniform", "prioritized"]) -> list[Callable[[], None]]:
+        request = BatchRequest(
+            batches=case.batches,
+            batch_size=BATCH_SIZE,
+            discount=0.99,
+            half_precision=case.half_precision,
+            sampling=sampling,
+        )
+
+        def read(i: int) -> None:
+            self._clients[i].sample_batches(request, self._buffers[i])
+
+        return [partial(read, i) for i in range(case.connections)]
+
+
+def measure(case: Case, readers: Readers, turns: int, seconds: float) -> Result:
+    """All contenders, turn by turn."""
+    contenders = [readers.bare(case), readers.api(case, "uniform"), readers.api(case, "prioritized")]
+    for reads in contenders:
+        rate(reads, case, seconds / 4)  # warm
+    rates = [[rate(reads, case, seconds) for reads in contenders] for _ in range(turns)]
+    bare, uniform, prioritized = (statistics.median(column) for column in zip(*rates, strict=True))
     return Result(
         case,
-        statistics.median(pair[0] for pair in pairs),
-        statistics.median(pair[1] for pair in pairs),
-        statistics.median(pair[1] / pair[0] for pair in pairs),
-        None if case.half_precision else FLOORS.get(case.batches),
+        bare,
+        uniform,
+        prioritized,
+        uniform_of_bare=statistics.median(turn[1] / turn[0] for turn in rates),
+        uniform_floor=None if case.half_precision else FLOORS.get(case.batches),
+        prioritized_of_uniform=statistics.median(turn[2] / turn[1] for turn in rates),
+        prioritized_floor=PRIORITIZED_FLOOR if case.batches == 32 and not case.half_precision else None,
     )
 
 
-def resident_bytes(process: subprocess.Popen[bytes]) -> int:
-    """Memory of a process."""
-    pages = int(Path(f"/proc/{process.pid}/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE")
+def measure_busy(system: Served, readers: Readers, sizes: tuple[int, int], turns: int, seconds: float) -> BusyResult:
+    """Idle and busy turns, one after the other."""
+    case = Case(sizes[0], batches=8, half_precision=False, connections=1)
+    command = [sys.executable, __file__, "--post-paced", system.url, *map(str, sizes)]
+    poster = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert poster.stdin is not None
+    assert poster.stdout is not None
+    reads, pairs, posted, probe = readers.api(case, "uniform"), [], [], LagProbe(system)
+    try:
+        for _ in range(turns):
+            idle = rate(reads, case, seconds)
+            print(seconds + 0.5, file=poster.stdin, flush=True)
+            poster.stdout.readline()  # its bodies are made
+            time.sleep(0.25)
+            pairs.append((idle, rate(reads, case, seconds)))
+            posted.append(float(poster.stdout.readline()))
+    finally:
+        poster.kill()
+        poster.wait()
+    return BusyResult(
+        case,
+        idle_per_second=statistics.median(idle for idle, _ in pairs),
+        busy_per_second=statistics.median(busy for _, busy in pairs),
+        busy_of_idle=statistics.median(busy / idle for idle, busy in pairs),
+        floor=BUSY_FLOOR,
+        episodes_per_second=statistics.median(posted),
+        event_loop=probe.read(),
+    )
 
 
-def held_bytes(url: str, run: str) -> float:
-    """What the API says its transitions take."""
-    for line in httpx.get(f"{url}/metrics").text.splitlines():
-        if line.startswith(f'rl_replay_bytes{{run_id="{run}"}}'):
-            return float(line.split()[1])
-    raise ValueError(f"no rl_replay_bytes of {run}")
+def cases_of(observation_size: int) -> list[Case]:
+    """The full observation in every way; others only as most trainers ask for them."""
+    connections = (1, 2) if observation_size == FULL else (1,)
+    return [Case(observation_size, k, half, n) for n in connections for half in (False, True) for k in (1, 8, 32)]
 
 
-def bench_size(observation_size: int, options: argparse.Namespace) -> tuple[list[Result], dict[str, float]]:
-    """All cases of one observation size, and the memory of its transitions."""
-    action_size = 19
+def bench_size(observation_size: int, options: argparse.Namespace) -> tuple[list[Result], BusyResult | None]:
+    """All cases of one observation size."""
+    sizes = observation_size, 19
     directory = Path(tempfile.mkdtemp(prefix="bench-sample-"))
     port_file = directory / "port"
-    arguments = [str(observation_size), str(action_size), str(options.transitions), str(port_file)]
-    sender = subprocess.Popen([sys.executable, __file__, "--send-bare", *arguments])
+    arguments = [*map(str, sizes), str(options.transitions), str(port_file)]
+    sender = subprocess.Popen([sys.executable, str(Path(__file__).with_name("bare_sender.py")), *arguments])
     try:
-        with served(directory) as (url, api):
-            client = fill(url, observation_size, action_size, options.transitions)
-            held = client.status().transitions_held
-            memory = {
-                "transitions": held,
-                "bytes_per_transition": held_bytes(url, f"bench-{observation_size}") / held,
-                "float32_bytes_of_a_transition": 4 * (observation_size + action_size + 3),
-                "resident_megabytes": resident_bytes(api) / 1e6,
-            }
+        with served(directory) as system:
+            client = fill(system.url, *sizes, options.transitions)
             while not port_file.exists() or not port_file.read_text():
                 time.sleep(0.1)
-            bare = BareReader(int(port_file.read_text()), observation_size, action_size)
-            cases = [Case(observation_size, k, half) for half in (False, True) for k in (1, 8, 32)]
-            results = [measure(case, client, bare, options.turns, options.seconds) for case in cases]
-            bare.close()
-            client.close()
+            readers = Readers(client, int(port_file.read_text()), sizes)
+            results = [measure(case, readers, options.turns, options.seconds) for case in cases_of(observation_size)]
+            full = observation_size == FULL
+            busy = measure_busy(system, readers, sizes, options.turns, 2 * options.seconds) if full else None
     finally:
         sender.kill()
         sender.wait()
         shutil.rmtree(directory, ignore_errors=True)
-    return results, memory
+    return results, busy
 
 
-def machine() -> dict[str, Any]:
-    """What the numbers were taken on."""
-    git = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
-    packages = ("numpy", "fastapi", "uvicorn", "uvloop", "httptools")
-    return {
-        "commit": git.stdout.strip() or None,
-        "at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "platform": platform.platform(),
-        "processors": os.cpu_count(),
-        "python": platform.python_version(),
-        "versions": {name: version(name) for name in packages},
-    }
+def with_floor(value: float, floor: float | None) -> str:
+    return f"{value:.2f}" + ("" if floor is None else f" ({floor:.2f}{'' if value >= floor else ' !'})")
 
 
-def report(results: list[Result], memory: dict[int, dict[str, float]]) -> None:
-    print(f"{'observation':>11} {'dtype':>8} {'K':>3} {'bare/s':>12} {'api/s':>12} {'ratio':>6} {'floor':>6}")
+def report(results: list[Result], busy: BusyResult) -> None:
+    print(
+        f"{'observation':>11} {'dtype':>8} {'conn.':>5} {'K':>3} {'bare/s':>11} {'uniform/s':>11} {'prior./s':>11} "
+        f"{'uniform/bare':>14} {'prior./uniform':>14}"
+    )
     for result in results:
         case = result.case
-        dtype = "float16" if case.half_precision else "float32"
-        floor = "" if result.floor is None else f"{result.floor:.2f}{'' if result.ratio >= result.floor else ' !'}"
         print(
-            f"{case.observation_size:>11} {dtype:>8} {case.batches:>3} {result.bare_per_second:>12,.0f} "
-            f"{result.api_per_second:>12,.0f} {result.ratio:>6.2f} {floor:>6}"
+            f"{case.observation_size:>11} {'float16' if case.half_precision else 'float32':>8} {case.connections:>5} "
+            f"{case.batches:>3} {result.bare_per_second:>11,.0f} {result.uniform_per_second:>11,.0f} "
+            f"{result.prioritized_per_second:>11,.0f} {with_floor(result.uniform_of_bare, result.uniform_floor):>14} "
+            f"{with_floor(result.prioritized_of_uniform, result.prioritized_floor):>14}"
         )
-    for size, held in memory.items():
-        share = held["bytes_per_transition"] / held["float32_bytes_of_a_transition"]
-        print(
-            f"{size} values: {held['bytes_per_transition']:.0f} bytes held per transition, {share:.3f} times its "
-            f"float32 bytes; the API takes {held['resident_megabytes']:.0f} MB with {held['transitions']:,.0f}"
-        )
+    print(
+        f"while {busy.episodes_per_second:.0f} episodes/s are stored: {busy.busy_per_second:,.0f}/s, idle "
+        f"{busy.idle_per_second:,.0f}/s, ratio {with_floor(busy.busy_of_idle, busy.floor)}; "
+        f"{busy.event_loop['late_timers']:.0f} of {busy.event_loop['timers']:.0f} timers of the event loop late, worst "
+        f"{busy.event_loop['worst_seconds_at_most']:g} s"
+    )
 
 
 def main() -> int:
@@ -346,27 +353,25 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=1.0, help="length of a turn")
     parser.add_argument("--transitions", type=int, default=30_000, help="transitions in memory")
     parser.add_argument("--json", type=Path, help="write the results here, too")
-    parser.add_argument("--send-bare", nargs=4, help=argparse.SUPPRESS)
+    parser.add_argument("--post-paced", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.send_bare:
-        observation_size, action_size, transitions, port_file = options.send_bare
-        send_bare(int(observation_size), int(action_size), int(transitions), Path(port_file))
+    if options.post_paced:
+        url, *sizes = options.post_paced
+        post_paced(url, *map(int, sizes))
         return 0
     compact = make_task(parse_experiment({}).task).description.observation_size
     results: list[Result] = []
-    memory: dict[int, dict[str, float]] = {}
-    try:
-        for size in (412, compact):
-            found, memory[size] = bench_size(size, options)
-            results += found
-    except ApiError as error:
-        print(f"the API refused: {error}", file=sys.stderr)
-        return 1
-    report(results, memory)
+    busy = None
+    for size in (FULL, compact):
+        found, busy_of_size = bench_size(size, options)
+        results += found
+        busy = busy or busy_of_size
+    assert busy is not None
+    report(results, busy)
     if options.json:
-        record = {"machine": machine(), "results": [asdict(result) for result in results], "memory": memory}
+        record = {"machine": machine(), "results": [asdict(result) for result in results], "busy": asdict(busy)}
         options.json.write_text(json.dumps(record, indent=2) + "\n")
-    return 0 if all(result.floor is None or result.ratio >= result.floor for result in results) else 1
+    return 1 if busy.missed or any(result.missed for result in results) else 0
 
 
 if __name__ == "__main__":
