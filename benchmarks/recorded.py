@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import yaml
 
+from gaitfleet.checkpoint import Checkpoint, encode_checkpoint
 from gaitfleet.checksum import trajectory_checksum
 from gaitfleet.episode import Episode, EpisodeMetadata, encode_episode
 from gaitfleet.experiment import Experiment, ProstheticsTask, parse_experiment
@@ -23,6 +24,7 @@ from rollout.worker import run_episode
 
 WALK = Path(__file__).parents[1] / "docs" / "walk-2d"
 SEED = 1
+STEPS = 300
 
 
 def experiment_of(**blocks: Any) -> Experiment:
@@ -82,3 +84,11 @@ class Copies:
             rows_checksum=self._checksum,
         )
         return encode_episode(Episode(metadata, self._trajectory))
+
+
+def policy_checkpoint(run: str, step: int) -> bytes:
+    """A checkpoint whose policy is that of the walk, some hundred kilobytes."""
+    policy = NumpyPolicy.from_bytes((WALK / "policy.safetensors").read_bytes())
+    description = policy.description.model_copy(update={"run": run, "version": step})
+    tensors = {name: tensor + np.float32(1e-6 * step) for name, tensor in policy.tensors.items()}
+    return encode_checkpoint(Checkpoint(description, tensors, {"step": np.array([step])}, {"updates": step}))

@@ -1,0 +1,328 @@
+"""How many rollout workers can one replay API on one database serve, and what gives first?
+
+A thousand workers (the real client; a recorded walk of 300 steps, no simulator) wait for policies and post episodes,
+ever faster: every phase offers more episodes a second, until they are not acknowledged at the pace at which they are
+offered. The pace before that is the knee; four fifths of it are held for the rest of the time, with retention on. Then
+the store is asked for every episode that was acknowledged. Policies of the shipped size are published all the while.
+
+    python benchmarks/bench_fleet.py --minutes 10 --json fleet.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+from recorded import STEPS, Copies, experiment_of, play, policy_checkpoint
+from serving import LagProbe, Served, machine, resident_bytes, served, used_cpu_seconds
+from simulated_fleet import Journal, Orders
+from simulated_fleet import play as play_fleet
+
+from gaitfleet.client import ReplayClient
+
+RUN = "fleet"
+MAX_POLL_SECONDS = 0.05
+"""p99 of a policy poll that does not wait, while the fleet posts at the pace that is held."""
+
+KEPT_UP = 0.95
+"""Share of the offered episodes that must be acknowledged for a pace to be kept."""
+
+MAX_GROWTH = 0.1
+"""Growth of the API's memory from the first third of the time at the held pace to the last."""
+
+STEPS_PER_SECOND = 100
+"""Of a worker, to say for how many the knee is enough."""
+
+PUBLISH_SECONDS = 20.0
+DISK_BYTES = 10e9
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One pace, and the shares of a core that each part used."""
+
+    offered_per_second: float
+    acknowledged_per_second: float
+    post_p50_seconds: float
+    post_p99_seconds: float
+    refusals: int
+    poll_p99_seconds: float
+    cores: dict[str, float]
+    busy_share_of_machine: float
+    loopback_megabytes_per_second: float
+
+    @property
+    def kept(self) -> bool:
+        return self.acknowledged_per_second >= KEPT_UP * self.offered_per_second
+
+
+@dataclass(frozen=True)
+class Span:
+    """When a phase was, and what was used in it."""
+
+    began: float
+    ended: float
+    offered: float
+    cores: dict[str, float]
+    busy: float
+    megabytes: float
+
+
+class Watch:
+    """Processor time of every part and of everything else on the machine, and what went over the loopback."""
+
+    def __init__(self, system: Served, fleet: list[int]) -> None:
+        self._system, self._fleet = system, fleet
+
+    def used(self) -> dict[str, float]:
+        return self._system.cpu_seconds() | {"fleet": sum(map(used_cpu_seconds, self._fleet))}
+
+    def span(self, offered: float, seconds: float, tick: Any) -> Span:
+        before, bytes_before = self.used(), psutil.net_io_counters(pernic=True)["lo"].bytes_sent
+        psutil.cpu_percent()
+        began = time.monotonic()
+        while time.monotonic() < began + seconds:
+            tick()
+            time.sleep(0.5)
+        ended, after = time.monotonic(), self.used()
+        sent = psutil.net_io_counters(pernic=True)["lo"].bytes_sent - bytes_before
+        cores = {name: (after[name] - before[name]) / (ended - began) for name in after}
+        busy = psutil.cpu_percent() / 100
+        cores["elsewhere"] = max(0.0, busy * (psutil.cpu_count() or 1) - sum(cores.values()))
+        return Span(began, ended, offered, cores, busy, sent / 1e6 / (ended - began))
+
+
+class Publisher:
+    """The trainer's side: a new policy every so often."""
+
+    def __init__(self, client: ReplayClient, run: str) -> None:
+        self._client, self._run = client, run
+        self._epoch = client.acquire_lease("bench", ttl_seconds=600).epoch
+        self.sent: dict[int, float] = {}
+        self.publish()
+
+    def tick(self) -> None:
+        if time.monotonic() - max(self.sent.values()) > PUBLISH_SECONDS:
+            self._client.acquire_lease("bench", ttl_seconds=600)
+            self.publish()
+
+    def publish(self) -> None:
+        step = len(self.sent) + 1
+        body = policy_checkpoint(self._run, step)
+        self.sent[step] = time.monotonic()
+        self._client.publish_checkpoint(step, self._epoch, body)
+
+
+@contextmanager
+def fleet_of(system: Served, copies: Copies, options: argparse.Namespace) -> Iterator[tuple[Orders, list[Any], Any]]:
+    """The worker processes."""
+    context = multiprocessing.get_context("spawn")
+    orders = Orders(system.url, RUN, copies, options.workers, context.Value("d", options.paces[0]), context.Event())
+    journals: Any = context.Queue()
+    shares = [range(i, options.workers, options.processes) for i in range(options.processes)]
+    processes = [context.Process(target=play_fleet, args=(orders, share, journals), daemon=True) for share in shares]
+    for process in processes:
+        process.start()
+    try:
+        yield orders, processes, journals
+    finally:
+        for process in processes:
+            process.kill()
+
+
+def bench(system: Served, options: argparse.Namespace) -> dict[str, Any]:
+    """Ramp, hold, verify."""
+    keep = {"max_transitions": options.keep_transitions}
+    replay = {"capacity": 100_000, "min_size": 1000, "samples_per_insert": 1}
+    experiment = experiment_of(replay=replay, retention=keep)
+    copies = Copies(experiment, play(), RUN)
+    with ReplayClient(system.url, run=RUN, timeout_seconds=120) as client:
+        client.create_run(experiment)
+        publisher = Publisher(client, RUN)
+        end = time.monotonic() + 60 * options.minutes
+        with fleet_of(system, copies, options) as (orders, processes, queue):
+            watch = Watch(system, [process.pid for process in processes])
+            watch.span(0, options.settle_seconds, publisher.tick)
+            ramp = []
+            for pace in options.paces:
+                orders.pace.value = pace
+                watch.span(pace, options.phase_seconds / 3, publisher.tick)
+                done = _inserted(system)
+                ramp.append(watch.span(pace, options.phase_seconds, publisher.tick))
+                if (_inserted(system) - done) / options.phase_seconds < KEPT_UP * pace:
+                    break
+            kept = [span.offered for span in ramp[:-1]] or [ramp[0].offered / 2]
+            orders.pace.value = 0.8 * kept[-1]
+            memory: list[int] = []
+
+            def tick() -> None:
+                publisher.tick()
+                memory.append(resident_bytes(system.api))
+
+            watch.span(0, options.phase_seconds / 3, publisher.tick)
+            probe = LagProbe(system)
+            held = watch.span(orders.pace.value, max(options.phase_seconds, end - time.monotonic()), tick)
+            event_loop = probe.read()
+            orders.stop.set()
+            journals = [queue.get(timeout=120) for _ in processes]
+        return _summary(client, journals, ramp, held, memory, publisher) | {"event_loop": event_loop}
+
+
+def _inserted(system: Served) -> float:
+    return system.metrics()[f'rl_replay_inserted_episodes_total{{role="train",run_id="{RUN}"}}']
+
+
+def _summary(
+    client: ReplayClient,
+    journals: list[Journal],
+    ramp: list[Span],
+    held: Span,
+    memory: list[int],
+    publisher: Publisher,
+) -> dict[str, Any]:
+    phases = [_phase(span, journals) for span in ramp]
+    holding = _phase(held, journals)
+    knee = max((phase.acknowledged_per_second for phase in phases if phase.kept), default=0.0)
+    third = max(1, len(memory) // 3)
+    first, last = np.median(memory[:third]), np.median(memory[-third:])
+    arrivals = [arrival for journal in journals for arrival in journal.arrivals]
+    # neither the first, which they connect to, nor the last, which the end may cut off
+    steps = list(publisher.sent)[1:-1]
+    spread = [[at - publisher.sent[step] for got, at in arrivals if got == step] for step in steps]
+    return {
+        "ramp": [asdict(phase) for phase in phases],
+        "held": asdict(holding),
+        "knee_episodes_per_second": knee,
+        "knee_workers": knee * STEPS / STEPS_PER_SECOND,
+        "gives_first": _gives_first(phases[-1]),
+        "memory_megabytes": [float(first / 1e6), float(last / 1e6)],
+        "memory_growth": float(last / first - 1),
+        "propagation_seconds": {
+            "p50": float(np.median([seconds for times in spread for seconds in times] or [float("nan")])),
+            "all": [max(times) for times in spread if times],
+            "workers": [len(times) for times in spread],
+        },
+        "failures": [failure for journal in journals for failure in journal.failures][:20],
+    } | _verified(client, journals)
+
+
+def _phase(span: Span, journals: list[Journal]) -> Phase:
+    posts = [post for journal in journals for post in journal.posts if span.began < post.at <= span.ended]
+    polls = [seconds for journal in journals for at, seconds in journal.polls if span.began < at <= span.ended]
+    seconds = [post.seconds for post in posts] or [float("nan")]
+    return Phase(
+        offered_per_second=span.offered,
+        acknowledged_per_second=len(posts) / (span.ended - span.began),
+        post_p50_seconds=float(np.quantile(seconds, 0.5)),
+        post_p99_seconds=float(np.quantile(seconds, 0.99)),
+        refusals=sum(post.refusals for post in posts),
+        poll_p99_seconds=float(np.quantile(polls or [float("nan")], 0.99)),
+        cores=span.cores,
+        busy_share_of_machine=span.busy,
+        loopback_megabytes_per_second=span.megabytes,
+    )
+
+
+def _gives_first(phase: Phase) -> str:
+    """What was used up in the phase that was not kept."""
+    if phase.kept:
+        return "nothing: every pace was kept"
+    store = phase.cores["database"]
+    if phase.busy_share_of_machine > 0.9:
+        parts = ", ".join(f"{name} {cores:.2f}" for name, cores in phase.cores.items())
+        return f"the machine's processors (cores used: {parts})"
+    return f"the store ({store:.2f} of one core)" if store > 0.8 else "the way to the store: neither is used up"
+
+
+def _verified(client: ReplayClient, journals: list[Journal]) -> dict[str, int]:
+    """Hold every acknowledged episode against the store. Retention deletes the oldest, so what is missing must be as
+    many as it says, and older than what is there."""
+    acknowledged = {post.episode_id: post.at for journal in journals for post in journal.posts}
+    stored = {str(episode.episode_id) for episode in client.every_episode()}
+    missing = {episode_id for episode_id in acknowledged if episode_id not in stored}
+    oldest_stored = min((acknowledged[i] for i in stored if i in acknowledged), default=0.0)
+    # An acknowledgement may overtake another that was stored a moment earlier.
+    lost = sum(acknowledged[episode_id] > oldest_stored + 10 for episode_id in missing)
+    return {
+        "acknowledged": len(acknowledged),
+        "stored": len(stored),
+        "retired": len(missing) - lost,
+        "lost": lost,
+    }
+
+
+def report(result: dict[str, Any]) -> None:
+    print(
+        f"{'offered/s':>9} {'acked/s':>8} {'p50 ms':>8} {'p99 ms':>8} {'429s':>5} {'poll p99':>9} {'machine':>8}  cores"
+    )
+    for phase in [*result["ramp"], result["held"]]:
+        cores = ", ".join(f"{name} {used:.2f}" for name, used in phase["cores"].items())
+        print(
+            f"{phase['offered_per_second']:>9.1f} {phase['acknowledged_per_second']:>8.1f} "
+            f"{1e3 * phase['post_p50_seconds']:>8.0f} {1e3 * phase['post_p99_seconds']:>8.0f} {phase['refusals']:>5} "
+            f"{1e3 * phase['poll_p99_seconds']:>6.0f} ms {phase['busy_share_of_machine']:>7.0%}  {cores}, "
+            f"{phase['loopback_megabytes_per_second']:.0f} MB/s"
+        )
+    spread = result["propagation_seconds"]
+    print(
+        f"knee: {result['knee_episodes_per_second']:.1f} episodes/s = {result['knee_workers']:.0f} workers at "
+        f"{STEPS_PER_SECOND} steps/s; gives first: {result['gives_first']}\n"
+        f"memory of the API: {result['memory_megabytes'][0]:.0f} to {result['memory_megabytes'][1]:.0f} MB\n"
+        f"a new policy is with half of the workers after {spread['p50']:.2f} s, with all after "
+        f"{max(spread['all'], default=float('nan')):.2f} s at most\n"
+        f"{result['acknowledged']} acknowledged, {result['stored']} in the store, {result['retired']} retired, "
+        f"{result['lost']} lost; missed: {', '.join(result['missed']) or 'nothing'}"
+    )
+
+
+def missed(result: dict[str, Any], disk_bytes: int) -> list[str]:
+    """The promises that were not held."""
+    promises = {
+        "nothing lost": result["lost"] == 0,
+        "memory flat": result["memory_growth"] < MAX_GROWTH,
+        "p99 of a policy poll": result["held"]["poll_p99_seconds"] < MAX_POLL_SECONDS,
+        "disk bounded": disk_bytes < DISK_BYTES,
+        "no failure": not result["failures"],
+    }
+    return [name for name, kept in promises.items() if not kept]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--workers", type=int, default=1000, help="simulated workers")
+    parser.add_argument("--processes", type=int, default=4, help="processes that they share")
+    parser.add_argument("--minutes", type=float, default=10.0, help="length of ramp and hold together")
+    parser.add_argument("--paces", type=float, nargs="+", default=[20, 30, 40, 50, 60, 80, 100, 130, 160, 200])
+    parser.add_argument("--phase-seconds", type=float, default=30.0, help="length of one pace of the ramp")
+    parser.add_argument("--settle-seconds", type=float, default=30.0, help="until all workers are connected")
+    parser.add_argument("--keep-transitions", type=int, default=150_000, help="retention of the run")
+    parser.add_argument("--json", type=Path, help="write the results here, too")
+    options = parser.parse_args()
+    directory = Path(tempfile.mkdtemp(prefix="bench-fleet-"))
+    try:
+        with served(directory) as system:
+            result = bench(system, options)
+            disk_bytes = sum(path.stat().st_size for path in directory.rglob("*") if path.is_file())
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+    result |= {"disk_megabytes": disk_bytes / 1e6, "missed": missed(result, disk_bytes), "workers": options.workers}
+    report(result)
+    if options.json:
+        options.json.write_text(json.dumps({"machine": machine(), "result": result}, indent=2) + "\n")
+    return 1 if result["missed"] else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

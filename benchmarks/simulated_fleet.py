@@ -1,0 +1,134 @@
+"""Rollout workers without simulators, many to a process: the real client, a recorded episode."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from dataclasses import dataclass, field
+from multiprocessing.queues import Queue
+from multiprocessing.sharedctypes import Synchronized
+from multiprocessing.synchronize import Event
+
+import httpx
+from recorded import Copies
+
+from gaitfleet.client import Backoff, ReplayClient
+from gaitfleet.errors import ApiError, ApiUnavailableError, LimitedError
+
+LONG_POLL_SECONDS = 20.0
+"""As the rollout service asks."""
+
+
+@dataclass(frozen=True, slots=True)
+class Post:
+    """An episode that was acknowledged: when, how long the request took, and how often it was told to wait before."""
+
+    episode_id: str
+    at: float
+    seconds: float
+    refusals: int
+
+
+@dataclass
+class Journal:
+    """What the workers of one process have seen; times are the machine's monotonic clock.
+
+    Parameters
+    ----------
+    polls
+        When a poll that does not wait was answered, and after how long.
+    arrivals
+        Version of a policy, and when a worker had it.
+    """
+
+    posts: list[Post] = field(default_factory=list)
+    polls: list[tuple[float, float]] = field(default_factory=list)
+    arrivals: list[tuple[int, float]] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Orders:
+    """What all processes of a fleet share.
+
+    Parameters
+    ----------
+    workers
+        Of the whole fleet.
+    pace
+        Episodes a second of the whole fleet; a worker that is behind posts as fast as it is answered.
+    """
+
+    url: str
+    run: str
+    copies: Copies
+    workers: int
+    pace: Synchronized[float]
+    stop: Event
+
+
+def play(orders: Orders, numbers: range, journals: Queue[Journal]) -> None:
+    """The workers of one process, until they are stopped; a journal at the end."""
+    journal = Journal()
+    threads = [
+        threading.Thread(target=work, args=(orders, number, journal), daemon=True)
+        for number in numbers
+        for work in (_post, _poll)
+    ]
+    for thread in threads:
+        thread.start()
+    orders.stop.wait()
+    for thread in threads:
+        thread.join(LONG_POLL_SECONDS + 10)
+    journals.put(journal)
+
+
+def _client(orders: Orders) -> ReplayClient:
+    # a thousand clients in few processes: certificates, which this address does not need, are not read by each of them
+    return ReplayClient(orders.url, run=orders.run, attempts=1, transport=httpx.HTTPTransport(verify=False))
+
+
+def _post(orders: Orders, number: int, journal: Journal) -> None:
+    client, backoff = _client(orders), Backoff()
+    due = time.monotonic() + random.random() * orders.workers / orders.pace.value
+    while not orders.stop.wait(max(0.0, due - time.monotonic())):
+        body = orders.copies.body(worker=f"worker-{number}")
+        refusals = 0
+        while not orders.stop.is_set():
+            began = time.monotonic()
+            try:
+                receipt = client.post_episode(body)
+            except (LimitedError, ApiUnavailableError) as error:
+                refusals += 1
+                orders.stop.wait(backoff.next_seconds(at_least=error.retry_after_seconds))
+            except ApiError as error:
+                journal.failures.append(repr(error))
+                break
+            else:
+                now = time.monotonic()
+                journal.posts.append(Post(str(receipt.episode_id), now, now - began, refusals))
+                backoff.reset()
+                break
+        due = max(due + orders.workers / orders.pace.value, time.monotonic())
+
+
+def _poll(orders: Orders, number: int, journal: Journal) -> None:
+    client, backoff, etag = _client(orders), Backoff(), None
+    orders.stop.wait(random.random() * 5)
+    while not orders.stop.is_set():
+        for wait_seconds in (0.0, LONG_POLL_SECONDS):
+            began = time.monotonic()
+            try:
+                answer = client.get_policy(etag, wait_seconds=wait_seconds)
+            except ApiError as error:
+                journal.failures.append(repr(error))
+                orders.stop.wait(backoff.next_seconds(at_least=0.1))
+                continue
+            now = time.monotonic()
+            if answer is not None:
+                etag = answer.etag
+                journal.arrivals.append((answer.version, now))
+            elif wait_seconds == 0:
+                journal.polls.append((now, now - began))
+            backoff.reset()
