@@ -4,7 +4,8 @@
 collection with the same indexes and the same write concern (majority and journal). `api` is the replay API: bodies of a
 recorded walk of 300 steps, made under new ids and compressed by the posters, each over a connection of its own. Both
 write to the same database process; they take turns, a short while each, and a ratio is the median over the turns. Whose
-processor time an episode costs stands beside it: on few cores the posters take theirs from the API.
+processor time an episode costs stands beside it: on few cores the posters take theirs from the API. No timer of the
+API's event loop may be late by more than 20 ms; on a machine that others use, some are because nothing runs.
 
     python benchmarks/bench_ingest.py --turns 5 --json ingest.json
 """
@@ -77,7 +78,7 @@ class Result:
 
     @property
     def missed(self) -> bool:
-        return self.ratio < self.floor
+        return self.ratio < self.floor or self.event_loop["late_timers"] > 0
 
 
 # --- the bare loop, a process of its own -----------------------------------------------------------------------------
@@ -245,9 +246,9 @@ def report(results: list[Result]) -> None:
         f" {'bare p99':>8}  CPU ms per episode; event loop"
     )
     for r in results:
-        floor = f"{r.floor:.2f}{' !' if r.missed else ''}"
+        floor = f"{r.floor:.2f}{'' if r.ratio >= r.floor else ' !'}"
         cpu = ", ".join(f"{name} {value:.1f}" for name, value in r.cpu_milliseconds_per_episode.items())
-        late = f"{r.event_loop['late_timers']:.0f} of {r.event_loop['timers']:.0f} late"
+        late = f"{r.event_loop['late_timers']:.0f} of {r.event_loop['timers']:.0f} timers later than 20 ms"
         print(
             f"{r.posters:>7} {r.bare_per_second:>8.1f} {r.api_per_second:>8.1f} {r.api_megabytes_per_second:>6.1f} "
             f"{r.ratio:>6.2f} {floor:>6} {1e3 * r.api_p50_seconds:>8.1f} {1e3 * r.api_p99_seconds:>8.1f} "

@@ -102,7 +102,7 @@ class BusyResult:
 
     @property
     def missed(self) -> bool:
-        return self.busy_of_idle < self.floor
+        return self.busy_of_idle < self.floor or self.event_loop["late_timers"] > 0
 
 
 # --- the replay API --------------------------------------------------------------------------------------------------
