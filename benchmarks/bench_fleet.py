@@ -45,7 +45,7 @@ MAX_GROWTH = 0.1
 STEPS_PER_SECOND = 100
 """Of a worker, to say for how many the knee is enough."""
 
-PUBLISH_SECONDS = 20.0
+PUBLISH_SECONDS = 30.0
 DISK_BYTES = 10e9
 
 

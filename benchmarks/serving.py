@@ -89,7 +89,7 @@ class Served:
 
     def metrics(self) -> dict[str, float]:
         """Every sample that the API exports, by name and labels."""
-        lines = httpx.get(f"{self.url}/metrics", timeout=30).text.splitlines()
+        lines = httpx.get(f"{self.url}/metrics", timeout=120).text.splitlines()
         return {name: float(value) for name, value in (line.rsplit(" ", 1) for line in lines if line[:1] != "#")}
 
     def cpu_seconds(self) -> dict[str, float]:
