@@ -36,8 +36,8 @@ class Played:
         metadata, trajectory = episode.metadata, episode.trajectory
         digest = None
         if trajectory.steps >= MIN_STEPS:
-            content = hashlib.sha256(np.ascontiguousarray(trajectory.state))  # processors have instructions for it
-            content.update(np.ascontiguousarray(trajectory.action))
+            content = hashlib.sha256(np.ascontiguousarray(trajectory.state).data)  # processors have instructions for it
+            content.update(np.ascontiguousarray(trajectory.action).data)
             digest = content.digest()
         explored = metadata.exploration != "none"
         return cls(digest, metadata.episode_id, metadata.seed, metadata.policy_version, explored)

@@ -62,7 +62,7 @@ class Publication:
         self._metrics = metrics
         self._threads = threads
 
-    async def publish(self, opened: OpenRun, step: int, epoch: int, body: bytearray) -> tuple[CheckpointInfo, bool]:
+    async def publish(self, opened: OpenRun, step: int, epoch: int, body: bytes) -> tuple[CheckpointInfo, bool]:
         """Publish a checkpoint; its record, and whether it is new.
 
         Raises
@@ -130,7 +130,7 @@ class Publication:
         except ObjectMissingError:
             raise CheckpointMissingError(f"checkpoint {info.step} is no longer kept", first=False) from None
 
-    async def _publish(self, opened: OpenRun, step: int, epoch: int, body: bytearray) -> tuple[CheckpointInfo, bool]:
+    async def _publish(self, opened: OpenRun, step: int, epoch: int, body: bytes) -> tuple[CheckpointInfo, bool]:
         loop = asyncio.get_running_loop()
         candidate = await loop.run_in_executor(self._threads, _examine, opened, step, epoch, body)
         record = await self._registry.record(opened.run)
@@ -169,14 +169,14 @@ class Publication:
         self._background.start(f"thinning/{opened.run}", lambda: self._thinning.thin(opened))
         return info, True
 
-    async def _put(self, key: str, body: bytes | bytearray) -> None:
+    async def _put(self, key: str, body: bytes) -> None:
         try:
             await self._stores.objects.put_new(key, body)
         except ObjectExistsError:
             return  # named by its content, so these are the same bytes: an attempt that was cut off
 
 
-def _examine(opened: OpenRun, step: int, epoch: int, body: bytearray) -> _Candidate:
+def _examine(opened: OpenRun, step: int, epoch: int, body: bytes) -> _Candidate:
     """Everything that can be said against a checkpoint without asking anybody."""
     try:
         checkpoint = decode_checkpoint(body)

@@ -65,7 +65,7 @@ class SumTree:
         last = np.searchsorted(running, running[-1])
         found = np.minimum(np.searchsorted(running, prefix, side="right"), last)
         rest = prefix - np.where(found > 0, running[found - 1], 0.0)
-        nodes = found + self._shortcut
+        nodes: Positions = found + self._shortcut
         while nodes[0] < self._leaves:
             left = 2 * nodes
             below = self._sums[left]
