@@ -4,7 +4,10 @@
 thread for every connection; `uniform` and `prioritized` are the replay API with its database, read by the client that
 the trainer uses. Every process is its own: database, API, bare sender, and this one, which reads. They take turns, a
 short while each, and a ratio is the median over the turns, so that the noise of a busy machine stays out of it. In the
-last case another process posts 50 episodes a second to the same run; its turns alternate with idle ones.
+last case another process posts 50 episodes a second to the same run; its turns alternate with idle ones. DeepMind's
+Reverb takes its turns, too, where it is installed: `python3.11 -m venv reverb; reverb/bin/pip install
+"dm-reverb[tensorflow]==0.14.0"`, then `--reverb reverb/bin/python`, or that in the variable
+REVERB_PYTHON.
 
     python benchmarks/bench_sample.py --turns 5 --json sample.json
 """
@@ -13,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shutil
 import statistics
 import subprocess
@@ -23,21 +27,18 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from bare_sender import BATCH_SIZE, BareReader
+from noise import EPISODE_STEPS, episode_of, experiment_of, run_of
 from serving import LagProbe, Served, machine, served
 
 from gaitfleet.client import ReplayClient
-from gaitfleet.episode import Episode, EpisodeMetadata, encode_episode
-from gaitfleet.experiment import Experiment, parse_experiment
-from gaitfleet.identity import new_episode_id
+from gaitfleet.experiment import parse_experiment
 from gaitfleet.task import make_task
-from gaitfleet.trajectory import Trajectory
 from gaitfleet.wire import BatchRequest
 
 FLOORS = {8: 0.60, 32: 0.85}
@@ -50,12 +51,9 @@ BUSY_FLOOR = 0.5
 """Least acceptable share of the idle rate while `BUSY_EPISODES_PER_SECOND` are stored."""
 
 BUSY_EPISODES_PER_SECOND = 50
+ACTIONS = 19
 FULL = 412
 """Numbers of a state row of the walker."""
-
-EPISODE_STEPS = 300
-CAPACITY = 1_000_000
-"""Transitions that would fit: the priorities' tree is as deep as for a full memory."""
 
 
 @dataclass(frozen=True)
@@ -106,60 +104,6 @@ class BusyResult:
 
 
 # --- the replay API --------------------------------------------------------------------------------------------------
-
-
-def experiment_of(observation_size: int, action_size: int) -> Experiment:
-    """A run whose observation is its state."""
-    return parse_experiment(
-        {
-            "task": {
-                "environment": "gymnasium:Benchmark-v0",
-                "spaces": {
-                    "observation_size": observation_size,
-                    "action_low": [0.0] * action_size,
-                    "action_high": [1.0] * action_size,
-                    "time_limit_steps": EPISODE_STEPS,
-                },
-            },
-            "replay": {
-                "capacity": CAPACITY,
-                "min_size": 1,
-                "samples_per_insert": 1,
-                "error_buffer": 1e15,
-                "sampling": "prioritized",
-            },
-        }
-    )
-
-
-def run_of(observation_size: int) -> str:
-    return f"bench-{observation_size}"
-
-
-def episode_of(experiment: Experiment, run: str, random: np.random.Generator) -> bytes:
-    """The body of an episode of noise."""
-    task = make_task(experiment.task).description
-    metadata = EpisodeMetadata(
-        episode_id=new_episode_id(),
-        run=run,
-        worker="benchmark",
-        role="random",
-        policy_version=0,
-        seed=0,
-        layout_hash=task.state_layout.hash,
-        ending="truncated",
-        ending_reason="time_limit",
-        exploration="uniform",
-        started_at=datetime.now(UTC),
-        wall_seconds=0.0,
-    )
-    trajectory = Trajectory(
-        state=random.normal(size=(EPISODE_STEPS + 1, task.observation_size)).astype(np.float32),
-        action=random.random((EPISODE_STEPS, task.action_size)).astype(np.float32),
-        reward=random.normal(size=EPISODE_STEPS).astype(np.float32),
-        decision=np.ones(EPISODE_STEPS, np.uint8),
-    )
-    return encode_episode(Episode(metadata, trajectory))
 
 
 def fill(url: str, observation_size: int, action_size: int, transitions: int) -> ReplayClient:
@@ -293,15 +237,40 @@ def measure_busy(system: Served, readers: Readers, sizes: tuple[int, int], turns
     )
 
 
+def measure_reverb(python: str, readers: Readers, options: argparse.Namespace) -> dict[str, float]:
+    """Reverb in turns with the API: transitions per second of both, at the full observation, and their ratio."""
+    script = Path(__file__).with_name("reverb_contender.py")
+    command = [python, str(script), str(FULL), str(ACTIONS), str(options.transitions)]
+    reverb = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert reverb.stdin is not None
+    assert reverb.stdout is not None
+    case = Case(FULL, batches=8, half_precision=False, connections=1)
+    pairs = []
+    try:
+        assert reverb.stdout.readline() == "ready\n", f"{python} cannot run {script.name}"
+        for _ in range(options.turns):
+            print(options.seconds, file=reverb.stdin, flush=True)
+            sampled = float(reverb.stdout.readline())
+            pairs.append((sampled, rate(readers.api(case, "uniform"), case, options.seconds)))
+    finally:
+        reverb.stdin.close()
+        reverb.wait()
+    return {
+        "reverb_per_second": statistics.median(one for one, _ in pairs),
+        "uniform_per_second": statistics.median(other for _, other in pairs),
+        "uniform_of_reverb": statistics.median(other / one for one, other in pairs),
+    }
+
+
 def cases_of(observation_size: int) -> list[Case]:
     """The full observation in every way; others only as most trainers ask for them."""
     connections = (1, 2) if observation_size == FULL else (1,)
     return [Case(observation_size, k, half, n) for n in connections for half in (False, True) for k in (1, 8, 32)]
 
 
-def bench_size(observation_size: int, options: argparse.Namespace) -> tuple[list[Result], BusyResult | None]:
-    """All cases of one observation size."""
-    sizes = observation_size, 19
+def bench_size(observation_size: int, options: argparse.Namespace) -> tuple[list[Result], dict[str, Any]]:
+    """All cases of one observation size, and what is only measured of the full one."""
+    sizes = observation_size, ACTIONS
     directory = Path(tempfile.mkdtemp(prefix="bench-sample-"))
     port_file = directory / "port"
     arguments = [*map(str, sizes), str(options.transitions), str(port_file)]
@@ -313,20 +282,23 @@ def bench_size(observation_size: int, options: argparse.Namespace) -> tuple[list
                 time.sleep(0.1)
             readers = Readers(client, int(port_file.read_text()), sizes)
             results = [measure(case, readers, options.turns, options.seconds) for case in cases_of(observation_size)]
-            full = observation_size == FULL
-            busy = measure_busy(system, readers, sizes, options.turns, 2 * options.seconds) if full else None
+            more: dict[str, Any] = {}
+            if observation_size == FULL:
+                more["busy"] = measure_busy(system, readers, sizes, options.turns, 2 * options.seconds)
+                if options.reverb:
+                    more["reverb"] = measure_reverb(options.reverb, readers, options)
     finally:
         sender.kill()
         sender.wait()
         shutil.rmtree(directory, ignore_errors=True)
-    return results, busy
+    return results, more
 
 
 def with_floor(value: float, floor: float | None) -> str:
     return f"{value:.2f}" + ("" if floor is None else f" ({floor:.2f}{'' if value >= floor else ' !'})")
 
 
-def report(results: list[Result], busy: BusyResult) -> None:
+def report(results: list[Result], busy: BusyResult, reverb: dict[str, float] | None) -> None:
     print(
         f"{'observation':>11} {'dtype':>8} {'conn.':>5} {'K':>3} {'bare/s':>11} {'uniform/s':>11} {'prior./s':>11} "
         f"{'uniform/bare':>14} {'prior./uniform':>14}"
@@ -345,6 +317,9 @@ def report(results: list[Result], busy: BusyResult) -> None:
         f"{busy.event_loop['late_timers']:.0f} of {busy.event_loop['timers']:.0f} timers of the event loop late, worst "
         f"{busy.event_loop['worst_seconds_at_most']:g} s"
     )
+    if reverb:
+        rates = f"{reverb['reverb_per_second']:,.0f}/s, the API beside it {reverb['uniform_per_second']:,.0f}/s"
+        print(f"Reverb: {rates}, {reverb['uniform_of_reverb']:.1f} times as much")
 
 
 def main() -> int:
@@ -352,6 +327,8 @@ def main() -> int:
     parser.add_argument("--turns", type=int, default=5, help="turns of every contender in every case")
     parser.add_argument("--seconds", type=float, default=1.0, help="length of a turn")
     parser.add_argument("--transitions", type=int, default=30_000, help="transitions in memory")
+    reverb_help = "interpreter of an environment with dm-reverb[tensorflow]; default: $REVERB_PYTHON"
+    parser.add_argument("--reverb", metavar="PYTHON", default=os.environ.get("REVERB_PYTHON"), help=reverb_help)
     parser.add_argument("--json", type=Path, help="write the results here, too")
     parser.add_argument("--post-paced", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -361,15 +338,20 @@ def main() -> int:
         return 0
     compact = make_task(parse_experiment({}).task).description.observation_size
     results: list[Result] = []
-    busy = None
+    more: dict[str, Any] = {}
     for size in (FULL, compact):
-        found, busy_of_size = bench_size(size, options)
+        found, more_of_size = bench_size(size, options)
         results += found
-        busy = busy or busy_of_size
-    assert busy is not None
-    report(results, busy)
+        more |= more_of_size
+    busy, reverb = more["busy"], more.get("reverb")
+    report(results, busy, reverb)
     if options.json:
-        record = {"machine": machine(), "results": [asdict(result) for result in results], "busy": asdict(busy)}
+        record = {
+            "machine": machine(),
+            "results": [asdict(result) for result in results],
+            "busy": asdict(busy),
+            "reverb": reverb,
+        }
         options.json.write_text(json.dumps(record, indent=2) + "\n")
     return 1 if busy.missed or any(result.missed for result in results) else 0
 
