@@ -13,20 +13,27 @@ from typing import Any
 
 import numpy as np
 import reverb
+import tensorflow as tf
 
 BATCH_SIZE = 256
 IN_FLIGHT = 512
 """Samples that the client asks for ahead."""
 
 
-def serve(transitions: int, port: Any) -> None:
-    """A uniform table that never limits."""
+def serve(observation_size: int, action_size: int, transitions: int, port: Any) -> None:
+    """A uniform table that never limits; its items are two steps, of which the second gives the next observation."""
     table = reverb.Table(
         name="replay",
         sampler=reverb.selectors.Uniform(),
         remover=reverb.selectors.Fifo(),
         max_size=transitions,
         rate_limiter=reverb.rate_limiters.MinSize(1),
+        signature={
+            "observation": tf.TensorSpec([2, observation_size], tf.float32),
+            "action": tf.TensorSpec([1, action_size], tf.float32),
+            "reward": tf.TensorSpec([1], tf.float32),
+            "discount": tf.TensorSpec([1], tf.float32),
+        },
     )
     server = reverb.Server([table])
     port.value = server.port
@@ -62,7 +69,7 @@ def main() -> None:
     observation_size, action_size, transitions = map(int, sys.argv[1:])
     context = multiprocessing.get_context("spawn")
     port = context.Value("i", 0)
-    context.Process(target=serve, args=(transitions, port), daemon=True).start()
+    context.Process(target=serve, args=(observation_size, action_size, transitions, port), daemon=True).start()
     while not port.value:
         time.sleep(0.1)
     address = f"127.0.0.1:{port.value}"
