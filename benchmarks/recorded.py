@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, datetime
-from pathlib import Path
+from importlib.resources import files
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,7 @@ from rollout.environments.factory import make_environment
 from rollout.recording import Recording, RecordingShape, SharedBlock
 from rollout.worker import run_episode
 
-WALK = Path(__file__).parents[1] / "docs" / "walk-2d"
+WALK = files("gaitfleet") / "policies"
 SEED = 1
 STEPS = 300
 
@@ -32,7 +32,7 @@ def experiment_of(**blocks: Any) -> Experiment:
 
     412 numbers of state and 159 of observation a step, episodes of 300 steps.
     """
-    return parse_experiment(yaml.safe_load((WALK / "3-shins.yaml").read_text()) | blocks)
+    return parse_experiment(yaml.safe_load((WALK / "walk-2d.yaml").read_text()) | blocks)
 
 
 def play() -> Trajectory:
@@ -42,7 +42,7 @@ def play() -> Trajectory:
     assert isinstance(experiment.task, ProstheticsTask)
     task = make_task(experiment.task)
     recording = Recording(SharedBlock((shape := RecordingShape.of(task.description)).nbytes), shape)
-    policy = NumpyPolicy.from_bytes((WALK / "policy.safetensors").read_bytes())
+    policy = NumpyPolicy.from_bytes((WALK / "walk-2d.safetensors").read_bytes())
     environment = make_environment(experiment.task, "train")
     run_episode(environment, task, policy.act, recording, seed=SEED, stopping=lambda: False)
     environment.close()
@@ -88,7 +88,7 @@ class Copies:
 
 def policy_checkpoint(run: str, step: int) -> bytes:
     """A checkpoint whose policy is that of the walk, some hundred kilobytes."""
-    policy = NumpyPolicy.from_bytes((WALK / "policy.safetensors").read_bytes())
+    policy = NumpyPolicy.from_bytes((WALK / "walk-2d.safetensors").read_bytes())
     description = policy.description.model_copy(update={"run": run, "version": step})
     tensors = {name: tensor + np.float32(1e-6 * step) for name, tensor in policy.tensors.items()}
     return encode_checkpoint(Checkpoint(description, tensors, {"step": np.array([step])}, {"updates": step}))
