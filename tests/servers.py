@@ -8,10 +8,12 @@ import subprocess
 import sys
 import time
 import uuid
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import boto3
+import httpx
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
@@ -59,6 +61,49 @@ class Database(Server):
         program = str(Path(sys.executable).with_name("secantusd-py"))
         place = ["--host", "127.0.0.1", "--port", str(self.port), "--storage-path", str(self._directory / "db")]
         return [program, *place, "--cache-size", "256M", "--oplog-max-entries", "1000", "--log-level", "ERROR"]
+
+
+class ApiServer(Server):
+    """The replay API as `python -m replay_api`; started once it is ready.
+
+    Parameters
+    ----------
+    settings
+        Beside port and authentication, by the names of `replay_api.settings`.
+    environment
+        Further variables of the process.
+    """
+
+    def __init__(self, directory: Path, settings: dict[str, Any], environment: dict[str, str] | None = None) -> None:
+        super().__init__(directory)
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.log = directory / f"api-{self.port}.log"
+        known = {"authentication": "none", "port": self.port, "checkpoint_store": f"directory:{directory}/checkpoints"}
+        given = {f"GAITFLEET_REPLAY_API_{name.upper()}": str(value) for name, value in (known | settings).items()}
+        self._environment = os.environ | CREDENTIALS | given | (environment or {})
+        self.start()
+
+    def start(self) -> None:
+        with self.log.open("ab") as log:
+            command = [sys.executable, "-m", "replay_api"]
+            self.process = subprocess.Popen(command, env=self._environment, stdout=log, stderr=log)
+        self.wait_until_ready()
+
+    def wait_until_ready(self, seconds: float = 60.0) -> None:
+        deadline = time.monotonic() + seconds
+        while True:
+            with suppress(httpx.TransportError):
+                if httpx.get(f"{self.url}/health/ready", timeout=10).is_success:
+                    return
+            assert self.process is not None
+            assert self.process.poll() is None, self.log.read_text()
+            assert time.monotonic() < deadline, f"the API did not become ready\n{self.log.read_text()[-2000:]}"
+            time.sleep(0.1)
+
+    def said(self) -> list[dict[str, Any]]:
+        """Every line of its log."""
+        return [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{")]
 
 
 class ObjectServer(Server):

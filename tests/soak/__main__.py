@@ -14,7 +14,6 @@ import argparse
 import json
 import random
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -24,9 +23,9 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+from benchmarks.bench_rollout import commit, machine
 from pymongo import MongoClient
 
-from benchmarks.bench_rollout import commit, machine
 from gaitfleet.client import ReplayClient
 from gaitfleet.errors import ApiError
 from gaitfleet.experiment import Experiment, parse_experiment

@@ -16,6 +16,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -165,7 +166,7 @@ def _check_history(stores: Stores, verdict: Verdict) -> None:
     """The run's own history of publications, in the order of its events."""
     query = {"run": stores.run, "kind": "checkpoint_published"}
     published = [json.loads(event["data"]) for event in stores.database["events"].find(query).sort("_id", 1)]
-    for before, after in zip(published, published[1:], strict=False):
+    for before, after in pairwise(published):
         if (after["epoch"], after["step"]) < (before["epoch"], before["step"]) or after["step"] <= before["step"]:
             verdict.fault("regressed head", f"{after['step']} was published after {before['step']}")
     verdict.counts["publications in the history"] = len(published)

@@ -12,7 +12,7 @@ from gaitfleet.quality.checks import EpisodeChecks
 from gaitfleet.quality.repeats import RepeatWatch
 from gaitfleet.task.interface import Task
 from gaitfleet.wire import EpisodeSummary, RunDescription
-from replay_api.constants import FOLLOW_OVERLAP_SECONDS
+from replay_api.constants import LATE_OVERLAP_SECONDS
 from replay_api.errors import RejectedError
 from replay_api.metrics import Metrics
 from replay_api.services.cache import TransitionCache
@@ -76,7 +76,7 @@ class OpenRun:
     workers: WorkerBook = field(default_factory=WorkerBook)
     repeats: RepeatWatch = field(default_factory=RepeatWatch)
     # An insert that is under way may end this much after its key was noted, and must still be known by then.
-    recent: RecentKeys = field(default_factory=lambda: RecentKeys(4 * FOLLOW_OVERLAP_SECONDS))
+    recent: RecentKeys = field(default_factory=lambda: RecentKeys(4 * LATE_OVERLAP_SECONDS))
     tasks: list[asyncio.Task[None]] = field(default_factory=list)
     flusher: list[asyncio.Task[None]] = field(default_factory=list)
     closing: asyncio.Event = field(default_factory=asyncio.Event)

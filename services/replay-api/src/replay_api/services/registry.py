@@ -16,7 +16,15 @@ from gaitfleet.errors import ExperimentError
 from gaitfleet.experiment import Experiment
 from gaitfleet.task.stages import stage_tasks
 from gaitfleet.wire import Limits, LimitsChange, RunDescription
-from replay_api.constants import FLUSH_SECONDS, RATE_WINDOW_SECONDS, WATCH_SECONDS
+from replay_api.constants import (
+    FLUSH_SECONDS,
+    FOLLOW_OVERLAP_SECONDS,
+    FOLLOW_SECONDS,
+    LATE_INTERVAL_SECONDS,
+    LATE_OVERLAP_SECONDS,
+    RATE_WINDOW_SECONDS,
+    WATCH_SECONDS,
+)
 from replay_api.errors import ExperimentConflictError, RejectedError, RunMissingError, UnavailableError
 from replay_api.metrics import Metrics
 from replay_api.services import loading
@@ -33,7 +41,7 @@ from replay_api.services.warm_starts import check_warm_start
 from replay_api.settings import Settings
 from replay_api.storage.checkpoint_records import CheckpointRecords
 from replay_api.storage.episodes import EpisodeStore, key_of
-from replay_api.storage.mongo import now
+from replay_api.storage.mongo import DatabaseClock, now
 from replay_api.storage.objects import CheckpointStore
 from replay_api.storage.runs import RunRecord, RunStore
 
@@ -53,6 +61,7 @@ class Stores:
     episodes: EpisodeStore
     records: CheckpointRecords
     objects: CheckpointStore
+    clock: DatabaseClock
 
 
 class RunRegistry:
@@ -200,7 +209,8 @@ class RunRegistry:
 
     async def preload(self) -> None:
         """Open the runs that were in use when the last process ended."""
-        since = now() - timedelta(seconds=self._settings.preload_active_seconds)
+        await self._stores.clock.ask()
+        since = self._stores.clock.now() - timedelta(seconds=self._settings.preload_active_seconds)
         for description in await self._stores.runs.all():
             record = await self.record(description.run)
             held = record.lease is not None and record.lease.lease.expires_at >= since
@@ -249,7 +259,8 @@ class RunRegistry:
         description = record.description
         experiment, replay = description.experiment, description.experiment.replay
         tasks = stage_tasks(experiment)
-        settled = now() - timedelta(seconds=RATE_WINDOW_SECONDS)
+        await self._stores.clock.ask()
+        settled = self._stores.clock.now() - timedelta(seconds=RATE_WINDOW_SECONDS)
         plan = await loading.plan_of(description, self._stores.episodes)
         tally = await self._tally(description, settled)
         memory = Memory(description, tasks[description.stage].description, tally.stage_steps)
@@ -341,17 +352,29 @@ class RunRegistry:
 
     async def _watch(self, opened: OpenRun) -> None:
         """Follow what other replicas do with this run."""
+        looked = late = time.monotonic()
         while True:
-            await asyncio.sleep(WATCH_SECONDS)
+            await asyncio.sleep(FOLLOW_SECONDS)
+            began = time.monotonic()
             try:
-                await self.look(opened)
-                await loading.follow(opened, self._stores.episodes, self._settings.max_decompressed_bytes)
-                for worker in opened.workers.expire():
-                    await self._events.add(opened.run, "worker_left", worker=worker, silent=True)
+                further = began >= late + LATE_INTERVAL_SECONDS
+                await self._follow(opened, LATE_OVERLAP_SECONDS if further else FOLLOW_OVERLAP_SECONDS)
+                late = began if further else late
+                if began >= looked + WATCH_SECONDS:
+                    looked = began
+                    await self.look(opened)
+                    for worker in opened.workers.expire():
+                        await self._events.add(opened.run, "worker_left", worker=worker, silent=True)
             except UnavailableError:
                 continue  # logged where it happened; the next look tries again
             except Exception:
                 _log.exception("following a run failed", extra={"run": opened.run})
+
+    async def _follow(self, opened: OpenRun, overlap_seconds: float) -> None:
+        stores = self._stores
+        await stores.clock.ask()
+        since = stores.clock.now() - timedelta(seconds=overlap_seconds)
+        await loading.follow(opened, stores.episodes, self._settings.max_decompressed_bytes, since)
 
     async def look(self, opened: OpenRun) -> None:
         """Read the run's document and take over what has changed."""

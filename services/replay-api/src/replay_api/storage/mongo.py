@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -21,7 +22,7 @@ from pymongo.errors import (
     WTimeoutError,
 )
 
-from replay_api.constants import DATABASE_SECONDS, RETRY_AFTER_SECONDS
+from replay_api.constants import CLOCK_SECONDS, DATABASE_SECONDS, READINESS_SECONDS, RETRY_AFTER_SECONDS
 from replay_api.errors import UnavailableError
 from replay_api.metrics import Metrics
 from replay_api.settings import Settings
@@ -141,12 +142,44 @@ async def ping(database: Database) -> None:
     UnavailableError
         When it does not.
     """
-    async with asking("answer a ping", seconds=4.0):
+    async with asking("answer a ping", seconds=READINESS_SECONDS):
         await database.command("ping")
 
 
+class DatabaseClock:
+    """The database's time, the same for all replicas whatever their own clocks say, and however these jump."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._ahead_seconds: float | None = None
+        self._asked_at = 0.0
+
+    async def ask(self) -> None:
+        """Learn the time, unless that was done a moment ago.
+
+        Raises
+        ------
+        UnavailableError
+            When the database does not answer.
+        """
+        began = time.monotonic()
+        if self._ahead_seconds is not None and began < self._asked_at + CLOCK_SECONDS:
+            return
+        async with asking("tell the time"):
+            answer = await self._database.command("hello")
+        self._asked_at = time.monotonic()
+        self._ahead_seconds = answer["localTime"].timestamp() - (began + self._asked_at) / 2
+
+    def now(self) -> datetime:
+        """This moment; by the clock of this machine as long as the database was never asked."""
+        if self._ahead_seconds is None:
+            return now()
+        return milliseconds(datetime.fromtimestamp(time.monotonic() + self._ahead_seconds, UTC))
+
+
 def now() -> datetime:
-    """This moment, in the milliseconds that MongoDB keeps."""
+    """This moment by the clock of this machine, in the milliseconds that MongoDB keeps. For people to read; what was
+    stored since when is asked by `DatabaseClock`."""
     return milliseconds(datetime.now(UTC))
 
 

@@ -16,7 +16,7 @@ from replay_api.constants import RETRY_AFTER_SECONDS
 from replay_api.errors import UnavailableError
 from replay_api.metrics import Metrics
 from replay_api.settings import Settings
-from replay_api.storage.objects import ObjectExistsError, ObjectMissingError, StoredObject
+from replay_api.storage.objects import ObjectExistsError, ObjectMissingError
 
 _EXISTS = frozenset({"PreconditionFailed", "412", "ConditionalRequestConflict", "409"})
 _MISSING = frozenset({"NoSuchKey", "404", "NotFound"})
@@ -53,13 +53,13 @@ class S3Store:
         async with self._asking("delete", key):
             await self._client.delete_object(Bucket=self._bucket, Key=self._prefix + key)
 
-    async def find(self, prefix: str) -> AsyncIterator[StoredObject]:
+    async def find(self, prefix: str) -> AsyncIterator[str]:
         arguments: dict[str, Any] = {"Bucket": self._bucket, "Prefix": self._prefix + prefix}
         while True:
             async with self._asking("list", prefix):
                 page = await self._client.list_objects_v2(**arguments)
             for entry in page.get("Contents", ()):
-                yield StoredObject(entry["Key"].removeprefix(self._prefix), entry["LastModified"])
+                yield str(entry["Key"]).removeprefix(self._prefix)
             if not page.get("IsTruncated"):
                 return
             arguments["ContinuationToken"] = page["NextContinuationToken"]
