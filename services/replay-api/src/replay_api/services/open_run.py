@@ -6,6 +6,7 @@ import asyncio
 import time
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
+from datetime import datetime
 
 from gaitfleet.episode import EpisodeMetadata
 from gaitfleet.quality.checks import EpisodeChecks
@@ -58,6 +59,10 @@ class OpenRun:
         True while older episodes are still being loaded.
     flushed
         Sampled transitions that the document knows of.
+    planned_at
+        By the database's clock: what was stored before is loaded, what was stored later is followed.
+    followed
+        When the last search of each kind for what others have stored began, by the same clock.
     """
 
     description: RunDescription
@@ -70,7 +75,9 @@ class OpenRun:
     heads: Heads
     metrics: Metrics
     threads: Executor
+    planned_at: datetime
     sources: tuple[Source, ...] = ()
+    followed: dict[str, datetime] = field(default_factory=dict)
     loading: bool = True
     flushed: int = 0
     workers: WorkerBook = field(default_factory=WorkerBook)

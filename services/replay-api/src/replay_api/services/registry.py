@@ -260,7 +260,8 @@ class RunRegistry:
         experiment, replay = description.experiment, description.experiment.replay
         tasks = stage_tasks(experiment)
         await self._stores.clock.ask()
-        settled = self._stores.clock.now() - timedelta(seconds=RATE_WINDOW_SECONDS)
+        planned_at = self._stores.clock.now()
+        settled = planned_at - timedelta(seconds=RATE_WINDOW_SECONDS)
         plan = await loading.plan_of(description, self._stores.episodes)
         tally = await self._tally(description, settled)
         memory = Memory(description, tasks[description.stage].description, tally.stage_steps)
@@ -297,6 +298,7 @@ class RunRegistry:
             metrics=self._metrics,
             threads=self._threads,
             flushed=record.sampled,
+            planned_at=planned_at,
         )
         self._metrics.open_run(opened.run)
         await self._remember(opened, {planned.key for planned in plan.own}, settled)
@@ -357,9 +359,11 @@ class RunRegistry:
             await asyncio.sleep(FOLLOW_SECONDS)
             began = time.monotonic()
             try:
-                further = began >= late + LATE_INTERVAL_SECONDS
-                await self._follow(opened, LATE_OVERLAP_SECONDS if further else FOLLOW_OVERLAP_SECONDS)
-                late = began if further else late
+                if began >= late + LATE_INTERVAL_SECONDS:
+                    await self._follow(opened, "late", LATE_OVERLAP_SECONDS)
+                    late = began
+                else:
+                    await self._follow(opened, "new", FOLLOW_OVERLAP_SECONDS)
                 if began >= looked + WATCH_SECONDS:
                     looked = began
                     await self.look(opened)
@@ -370,11 +374,16 @@ class RunRegistry:
             except Exception:
                 _log.exception("following a run failed", extra={"run": opened.run})
 
-    async def _follow(self, opened: OpenRun, overlap_seconds: float) -> None:
+    async def _follow(self, opened: OpenRun, search: str, overlap_seconds: float) -> None:
+        """Search from where the last such search that succeeded began: there may be minutes without a database, or
+        without processor time, in between."""
         stores = self._stores
         await stores.clock.ask()
-        since = stores.clock.now() - timedelta(seconds=overlap_seconds)
-        await loading.follow(opened, stores.episodes, self._settings.max_decompressed_bytes, since)
+        moment = stores.clock.now()
+        since = min(opened.followed.get(search, opened.planned_at), moment)  # the database's clock may be set back
+        overlap = timedelta(seconds=overlap_seconds)
+        await loading.follow(opened, stores.episodes, self._settings.max_decompressed_bytes, since - overlap)
+        opened.followed[search] = moment
 
     async def look(self, opened: OpenRun) -> None:
         """Read the run's document and take over what has changed."""
