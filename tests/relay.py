@@ -131,8 +131,16 @@ class Service(Relay):
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
+    def leave(self, port: int) -> None:
+        """Send no further connection to a backend, as to a pod that is being deleted."""
+        self._backends.remove(port)
+
+    def join(self, port: int) -> None:
+        """Send connections there again."""
+        self._backends.append(port)
+
     def _next(self) -> int | None:
-        for _ in self._backends:
+        for _ in range(len(self._backends)):
             port = self._backends.pop(0)
             self._backends.append(port)
             if port in self.ready:
@@ -140,7 +148,7 @@ class Service(Relay):
         return None
 
     async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter] | None:
-        for _ in self._backends:  # who refuses a connection has died since it was asked
+        for _ in range(len(self._backends)):  # who refuses a connection has died since it was asked
             upstream = await super()._connect()
             if upstream is not None:
                 return upstream

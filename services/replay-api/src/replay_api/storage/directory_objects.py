@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import time
 from collections.abc import AsyncIterator, Callable
@@ -16,6 +17,8 @@ from replay_api.metrics import Metrics
 from replay_api.storage.objects import ObjectExistsError, ObjectMissingError
 
 T = TypeVar("T")
+
+_log = logging.getLogger(__name__)
 
 
 class DirectoryStore:
@@ -66,6 +69,7 @@ class DirectoryStore:
             return await asyncio.to_thread(work)
         except OSError as error:
             self._metrics.s3_errors.labels(operation, type(error).__name__).inc()
+            _log.warning("the checkpoint directory refused", extra={"operation": operation, "error": str(error)})
             detail = f"the checkpoint directory did not {operation} ({type(error).__name__})"
             raise UnavailableError(
                 detail, reason="checkpoint_store", retry_after_seconds=RETRY_AFTER_SECONDS

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -17,6 +18,8 @@ from replay_api.errors import UnavailableError
 from replay_api.metrics import Metrics
 from replay_api.settings import Settings
 from replay_api.storage.objects import ObjectExistsError, ObjectMissingError
+
+_log = logging.getLogger(__name__)
 
 _EXISTS = frozenset({"PreconditionFailed", "412", "ConditionalRequestConflict", "409"})
 _MISSING = frozenset({"NoSuchKey", "404", "NotFound"})
@@ -87,6 +90,7 @@ class S3Store:
 
     def _unavailable(self, operation: str, code: str) -> UnavailableError:
         self._metrics.s3_errors.labels(operation, code).inc()
+        _log.warning("the checkpoint store did not answer", extra={"operation": operation, "error": code})
         detail = f"the checkpoint store did not {operation} ({code})"
         return UnavailableError(detail, reason="checkpoint_store", retry_after_seconds=RETRY_AFTER_SECONDS)
 
