@@ -137,3 +137,24 @@ def test_nothing_is_lost_or_doubled_and_the_api_goes_on_by_itself(
         check(fleet, posters)
         assert seen.growth_mib < 100
         assert not seen.restarted
+
+
+def test_samples_are_counted_once_though_answers_are_lost(api: ApiServer, database: Database) -> None:
+    """The server adds them and answers an error: to add them again with every attempt would starve the trainer."""
+    with Fleet(api.url) as fleet, MongoClient[dict[str, Any]](database.uri) as client:
+        assert fleet.post(fleet.play()).status_code == 201
+        try:
+            failing(["findAndModify"], writeConcernError={"code": 64, "errmsg": "waiting for replication"})(client)
+            for _ in range(4):
+                fleet.batches(batches=2)
+                time.sleep(0.8)
+        finally:
+            end(client)
+        runs = client["gaitfleet"]["runs"]
+        until(
+            lambda: runs.find_one({"_id": fleet.run})["counters"]["sampled"] >= 128,  # type: ignore[index]
+            "samples are not counted",
+        )
+        time.sleep(1.5)
+        assert runs.find_one({"_id": fleet.run})["counters"]["sampled"] == 128  # type: ignore[index]
+        assert fleet.get("/limits").json()["sampled"] == 128

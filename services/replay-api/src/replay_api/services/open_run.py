@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
@@ -37,6 +38,25 @@ def learned_stages(description: RunDescription) -> tuple[str, ...]:
     return experiment.stage_names[first : index + 1]
 
 
+@dataclass(slots=True)
+class Additions:
+    """Counts samples in the run's document, each exactly once.
+
+    Parameters
+    ----------
+    by
+        Names this process and this opening of the run.
+    number
+        Of the addition that is made next.
+    pending
+        Transitions of an addition whose outcome is not known; it is made again before any other.
+    """
+
+    by: str = field(default_factory=lambda: f"p{os.urandom(6).hex()}")
+    number: int = 1
+    pending: int = 0
+
+
 @dataclass(eq=False)
 class OpenRun:
     """Everything this process holds of one run.
@@ -59,6 +79,8 @@ class OpenRun:
         True while older episodes are still being loaded.
     flushed
         Sampled transitions that the document knows of.
+    additions
+        What this process adds to that count.
     planned_at
         By the database's clock: what was stored before is loaded, what was stored later is followed.
     followed
@@ -80,6 +102,7 @@ class OpenRun:
     followed: dict[str, datetime] = field(default_factory=dict)
     loading: bool = True
     flushed: int = 0
+    additions: Additions = field(default_factory=Additions)
     workers: WorkerBook = field(default_factory=WorkerBook)
     repeats: RepeatWatch = field(default_factory=RepeatWatch)
     # An insert that is under way may end this much after its key was noted, and must still be known by then.

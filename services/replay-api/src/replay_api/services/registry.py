@@ -17,7 +17,6 @@ from gaitfleet.experiment import Experiment
 from gaitfleet.task.stages import stage_tasks
 from gaitfleet.wire import Limits, LimitsChange, RunDescription
 from replay_api.constants import (
-    FLUSH_SECONDS,
     FOLLOW_OVERLAP_SECONDS,
     FOLLOW_SECONDS,
     LATE_INTERVAL_SECONDS,
@@ -27,14 +26,13 @@ from replay_api.constants import (
 )
 from replay_api.errors import ExperimentConflictError, RejectedError, RunMissingError, UnavailableError
 from replay_api.metrics import Metrics
-from replay_api.services import loading
+from replay_api.services import counting, loading
 from replay_api.services.demonstrations import shown
 from replay_api.services.event_log import EventLog
 from replay_api.services.heads import Heads
 from replay_api.services.limiter import Limiter, LimiterRule
 from replay_api.services.memory import Memory
 from replay_api.services.open_run import OpenRun
-from replay_api.services.patience import happens
 from replay_api.services.sampling import Sampler
 from replay_api.services.tally import Tally
 from replay_api.services.warm_starts import check_warm_start
@@ -236,6 +234,8 @@ class RunRegistry:
             task.cancel()
         opened.closing.set()  # the flusher is not cancelled: an increment cut off might be counted twice
         await asyncio.gather(*opened.tasks, *opened.flusher, return_exceptions=True)
+        with suppress(UnavailableError):
+            await self._stores.runs.end_additions(opened.run, opened.additions.by)
 
     async def _open_now(self, run: str, before: OpenRun | None = None) -> OpenRun:
         record = await self.record(run)
@@ -251,7 +251,7 @@ class RunRegistry:
             asyncio.ensure_future(loading.fill(opened, self._stores.episodes, plan.episodes, limit)),
             asyncio.ensure_future(self._watch(opened)),
         ]
-        opened.flusher.append(asyncio.ensure_future(self._flush_often(opened)))
+        opened.flusher.append(asyncio.ensure_future(counting.flush_often(opened, self._stores.runs)))
         self._open[run] = opened
         return opened
 
@@ -398,28 +398,3 @@ class RunRegistry:
         if rule != opened.limiter.rule:
             opened.limiter.change(rule)
         await opened.heads.refresh(record)
-
-    async def _flush_often(self, opened: OpenRun) -> None:
-        closing = False
-        while not closing:
-            closing = await happens(opened.closing, within_seconds=FLUSH_SECONDS)
-            try:
-                await self.flush(opened)
-            except UnavailableError:
-                continue
-            except Exception:
-                _log.exception("counting samples failed", extra={"run": opened.run})
-
-    async def flush(self, opened: OpenRun) -> None:
-        """Write the sampled transitions of this process to the run's document."""
-        mine = opened.limiter.sampled - opened.flushed
-        if mine == 0:
-            return
-        opened.flushed += mine
-        try:
-            total = await self._stores.runs.add_sampled(opened.run, mine)
-        except BaseException:
-            opened.flushed -= mine
-            raise
-        opened.limiter.sampled += total - opened.flushed  # what others have added meanwhile
-        opened.flushed = total
