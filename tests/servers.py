@@ -27,7 +27,6 @@ class Server:
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
-        self.environment: dict[str, str] = dict(CREDENTIALS)
         self.process: subprocess.Popen[bytes] | None = None
 
     def command(self) -> list[str]:
@@ -37,8 +36,8 @@ class Server:
     def start(self) -> None:
         log = self._directory / f"{type(self).__name__.lower()}.log"
         with log.open("ab") as output:
-            variables = os.environ | self.environment
-            self.process = subprocess.Popen(self.command(), stdout=output, stderr=output, env=variables)
+            environment = os.environ | CREDENTIALS
+            self.process = subprocess.Popen(self.command(), stdout=output, stderr=output, env=environment)
 
     def kill(self) -> None:
         assert self.process is not None

@@ -9,7 +9,9 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any, cast
 
 import httpx
 import numpy as np
@@ -22,6 +24,7 @@ from gaitfleet.errors import ApiUnavailableError, LimitedError
 from gaitfleet.wire import BatchRequest
 from replay_api.services.recent import RecentKeys
 from replay_api.settings import Settings
+from replay_api.storage.mongo import Database, DatabaseClock
 from tests.conftest import serve
 from tests.faults.observed import until
 from tests.relay import Relay, Service
@@ -77,6 +80,34 @@ def test_a_key_is_known_for_as_long_as_it_is_found() -> None:
         time.sleep(0.1)
         assert lasting.keep(["a"]) == []
         lasting.expire()
+
+
+async def test_after_a_jump_of_the_databases_clock_both_times_are_searched_from(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Some replicas have not noticed, and still write the time of before."""
+    monkeypatch.setattr("replay_api.storage.mongo.CLOCK_SECONDS", 0.0)
+    true = datetime.now(UTC)
+
+    class Set:
+        ahead = timedelta(0)
+
+        async def command(self, name: str) -> dict[str, Any]:
+            return {"localTime": datetime.now(UTC) + self.ahead}
+
+    server = Set()
+    clock = DatabaseClock(cast(Database, server))
+    await clock.ask()
+    assert abs(clock.now() - true) < timedelta(minutes=1)
+    for ahead, earliest in ((timedelta(hours=1), timedelta(0)), (timedelta(hours=-1), timedelta(hours=-1))):
+        server.ahead = ahead
+        await clock.ask()
+        assert abs(clock.now() - true - ahead) < timedelta(minutes=1)
+        assert abs(clock.earliest() - true - earliest) < timedelta(minutes=1)
+    server.ahead = timedelta(hours=1)
+    for _ in range(3):
+        await clock.ask()
+    assert abs(clock.earliest() - clock.now()) < timedelta(minutes=1)
 
 
 @pytest.mark.faults

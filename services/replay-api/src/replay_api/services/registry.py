@@ -260,7 +260,7 @@ class RunRegistry:
         experiment, replay = description.experiment, description.experiment.replay
         tasks = stage_tasks(experiment)
         await self._stores.clock.ask()
-        planned_at = self._stores.clock.now()
+        planned_at = self._stores.clock.earliest()
         settled = planned_at - timedelta(seconds=RATE_WINDOW_SECONDS)
         plan = await loading.plan_of(description, self._stores.episodes)
         tally = await self._tally(description, settled)
@@ -379,7 +379,7 @@ class RunRegistry:
         without processor time, in between."""
         stores = self._stores
         await stores.clock.ask()
-        moment = stores.clock.now()
+        moment = stores.clock.earliest()
         since = min(opened.followed.get(search, opened.planned_at), moment)  # the database's clock may be set back
         overlap = timedelta(seconds=overlap_seconds)
         await loading.follow(opened, stores.episodes, self._settings.max_decompressed_bytes, since - overlap)

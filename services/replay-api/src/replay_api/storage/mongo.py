@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -151,8 +152,7 @@ class DatabaseClock:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._ahead_seconds: float | None = None
-        self._asked_at = 0.0
+        self._answers: deque[tuple[float, float]] = deque(maxlen=3)  # when it was asked, and how far ahead it was
 
     async def ask(self) -> None:
         """Learn the time, unless that was done a moment ago.
@@ -163,18 +163,25 @@ class DatabaseClock:
             When the database does not answer.
         """
         began = time.monotonic()
-        if self._ahead_seconds is not None and began < self._asked_at + CLOCK_SECONDS:
+        if self._answers and began < self._answers[-1][0] + CLOCK_SECONDS:
             return
         async with asking("tell the time"):
             answer = await self._database.command("hello")
-        self._asked_at = time.monotonic()
-        self._ahead_seconds = answer["localTime"].timestamp() - (began + self._asked_at) / 2
+        asked_at = time.monotonic()
+        self._answers.append((asked_at, answer["localTime"].timestamp() - (began + asked_at) / 2))
 
     def now(self) -> datetime:
         """This moment; by the clock of this machine as long as the database was never asked."""
-        if self._ahead_seconds is None:
-            return now()
-        return milliseconds(datetime.fromtimestamp(time.monotonic() + self._ahead_seconds, UTC))
+        return now() if not self._answers else _ahead_by(self._answers[-1][1])
+
+    def earliest(self) -> datetime:
+        """What any replica may take for this moment: where the database's clock was set forward, or another primary
+        has another clock, some have not asked since."""
+        return now() if not self._answers else _ahead_by(min(ahead for _, ahead in self._answers))
+
+
+def _ahead_by(seconds: float) -> datetime:
+    return milliseconds(datetime.fromtimestamp(time.monotonic() + seconds, UTC))
 
 
 def now() -> datetime:
