@@ -375,8 +375,7 @@ class RunRegistry:
                 _log.exception("following a run failed", extra={"run": opened.run})
 
     async def _follow(self, opened: OpenRun, search: str, overlap_seconds: float) -> None:
-        """Search from where the last such search that succeeded began: there may be minutes without a database, or
-        without processor time, in between."""
+        """Search from where the last such search that succeeded began, which may be minutes ago."""
         stores = self._stores
         await stores.clock.ask()
         moment = stores.clock.earliest()
