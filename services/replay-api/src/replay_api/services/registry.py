@@ -117,7 +117,7 @@ class RunRegistry:
             await check_warm_start(new, experiment.warm_start, stores.runs, stores.records)
         if experiment.demonstrations is None:
             return new
-        parents = await shown(new, experiment.demonstrations, stores.runs, stores.episodes)
+        parents = await shown(new, experiment.demonstrations, stores.runs, stores.episodes, stores.clock)
         return new.model_copy(update={"demonstrations": parents})
 
     async def tell_start(self, description: RunDescription) -> None:
