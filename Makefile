@@ -12,10 +12,10 @@ BASE_IMAGE ?= python:3.11-slim-bookworm
 REGISTRY ?=
 IMAGE_TAG ?= 0.1.0
 BUILD_ARGS ?=
-OUTSIDE := not e2e and not isolation and not chart and not containers and not cluster and not observability
+OUTSIDE := not e2e and not faults and not isolation and not chart and not containers and not cluster and not observability
 export REGISTRY IMAGE_TAG
 
-.PHONY: help run test test-isolation test-fuzz test-e2e test-containers test-cluster test-observability images chart dashboards \
+.PHONY: help run test test-isolation test-fuzz test-e2e test-containers test-cluster test-observability test-faults soak images chart dashboards \
   check bench learning-bars study-integrator install install-dev clean
 
 help: ## Show this help
@@ -36,6 +36,12 @@ test-fuzz: install-dev ## Many more generated requests and bodies against the re
 
 test-e2e: install-dev ## Let the whole system learn Pendulum-v1 (minutes)
 	$(BIN)/python -m pytest -m e2e $(ARGS)
+
+test-faults: install-dev ## Slow and broken databases, stores, disks and clocks; frozen processes; rolling restarts (minutes; root, libfaketime)
+	$(BIN)/python -m pytest -m faults $(ARGS)
+
+soak: install-dev ## Kill every part of a running system 60 times and prove from the stores that nothing broke (half an hour)
+	$(BIN)/python -m tests.soak --json benchmarks/results/soak.json $(ARGS)
 
 images: $(IMAGES:%=image-%) ## Build all images (REGISTRY=registry.example.org/team IMAGE_TAG= BASE_IMAGE= BUILD_ARGS=)
 

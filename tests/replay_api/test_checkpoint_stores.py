@@ -47,11 +47,11 @@ async def test_of_sixteen_writers_of_one_key_one_wins(store: CheckpointStore) ->
 async def test_objects_are_listed_by_prefix_and_deleted(store: CheckpointStore) -> None:
     for key in ("runs/list/1", "runs/list/2", "runs/list2/1"):
         await store.put_new(key, b"x")
-    assert sorted([found.key async for found in store.find("runs/list/")]) == ["runs/list/1", "runs/list/2"]
+    assert sorted([key async for key in store.find("runs/list/")]) == ["runs/list/1", "runs/list/2"]
     await store.delete("runs/list/1")
     await store.delete("runs/list/1")
-    assert [found.key async for found in store.find("runs/list/")] == ["runs/list/2"]
-    assert [found.key async for found in store.find("runs/nothing/")] == []
+    assert [key async for key in store.find("runs/list/")] == ["runs/list/2"]
+    assert [key async for key in store.find("runs/nothing/")] == []
     with pytest.raises(ObjectMissingError):
         await store.get("runs/list/1")
 
@@ -68,6 +68,6 @@ async def test_a_torn_file_is_never_seen_and_cleaned_up(tmp_path: Path) -> None:
     async with open_store(settings, Metrics()) as opened:
         await opened.put_new("runs/a/1", b"x")
         (tmp_path / "runs/a/.new-7-left").write_bytes(b"half")
-        assert [found.key async for found in opened.find("runs/a/")] == ["runs/a/1"]
+        assert [key async for key in opened.find("runs/a/")] == ["runs/a/1"]
         with pytest.raises(ValueError, match="leads out of the store"):
             await opened.get("../outside")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -229,6 +230,28 @@ def test_thinned_checkpoints_and_their_objects_are_gone(settings: Settings, tmp_
         assert kept == [40, 30, 10]  # the last two, and the first in every 1000 steps
         assert len(objects) == 6
         assert fleet.get("/checkpoints/20").status_code == 404
+
+
+def test_only_objects_that_can_never_be_published_are_deleted(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No clock has a say in it: what lies above the head may be of a publication under way, however old it seems."""
+    monkeypatch.setattr("replay_api.services.thinning.ORPHAN_SECONDS", 0.0)
+    with serve(settings) as url, Fleet(url) as fleet:
+        epoch = fleet.lease().json()["epoch"]
+        assert fleet.publish(10, epoch).status_code == 201
+        directory = tmp_path / "checkpoints" / "runs" / fleet.run
+        digest, orphans = "0" * 64, {}
+        for name in (f"1-5-{digest}.safetensors", f"1-5-{digest}.policy.safetensors", f"1-30-{digest}.safetensors"):
+            orphans[name] = directory / name
+            orphans[name].write_bytes(b"left by a crash")
+            os.utime(orphans[name], (0, 0))
+        assert fleet.publish(20, epoch).status_code == 201
+        deadline = time.monotonic() + 60
+        while any(path.exists() for name, path in orphans.items() if name.startswith("1-5-")):
+            assert time.monotonic() < deadline, "what can never be published is not deleted"
+            time.sleep(0.05)
+        assert orphans[f"1-30-{digest}.safetensors"].exists()
 
 
 def test_a_checkpoint_of_many_megabytes_comes_back_as_it_was(fleet: Fleet) -> None:

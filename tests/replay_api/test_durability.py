@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -16,54 +13,13 @@ import httpx
 import pytest
 from pymongo import MongoClient
 
-from gaitfleet.command.processes import free_port
 from gaitfleet.episode import encode_episode
 from gaitfleet.experiment import Experiment
 from replay_api.settings import Settings
-from tests.conftest import Database, serve
+from tests.conftest import serve
 from tests.replay_api.fleet import Fleet, experiment_of
 from tests.replay_api.test_forks import wait_until_loaded
-
-
-class Api:
-    """The service as `python -m replay_api`."""
-
-    def __init__(self, directory: Path, mongodb_uri: str) -> None:
-        self.port = free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
-        options = {
-            "AUTHENTICATION": "none",
-            "PORT": str(self.port),
-            "MONGODB_URI": mongodb_uri,
-            "MONGODB_DATABASE": "durability",
-            "CHECKPOINT_STORE": f"directory:{directory / 'checkpoints'}",
-        }
-        self._environment = os.environ | {f"GAITFLEET_REPLAY_API_{name}": value for name, value in options.items()}
-        self._log = directory / "api.log"
-        self.start()
-
-    def start(self) -> None:
-        with self._log.open("ab") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "replay_api"], env=self._environment, stdout=log, stderr=log
-            )
-        self.wait_until_ready()
-
-    def wait_until_ready(self, seconds: float = 40.0) -> None:
-        deadline = time.monotonic() + seconds
-        while True:
-            try:
-                if httpx.get(f"{self.url}/health/ready", timeout=10).is_success:
-                    return
-            except httpx.TransportError:
-                pass
-            assert self.process.poll() is None, self._log.read_text()
-            assert time.monotonic() < deadline, "the API did not become ready"
-            time.sleep(0.1)
-
-    def kill(self) -> None:
-        self.process.kill()
-        self.process.wait()
+from tests.servers import ApiServer, Database
 
 
 class Posters:
@@ -151,7 +107,7 @@ def database(tmp_path: Path) -> Iterator[Database]:
 
 
 def test_kill_9_of_the_api_loses_and_doubles_nothing(tmp_path: Path, database: Database, large: Experiment) -> None:
-    api = Api(tmp_path, database.uri)
+    api = ApiServer(tmp_path, {"mongodb_uri": database.uri, "mongodb_database": "durability"})
     try:
         with Fleet(api.url, large) as fleet:
             posters = Posters(fleet)
@@ -172,7 +128,7 @@ def test_kill_9_of_the_api_loses_and_doubles_nothing(tmp_path: Path, database: D
 def test_kill_9_of_the_database_loses_and_doubles_nothing(
     tmp_path: Path, database: Database, large: Experiment
 ) -> None:
-    api = Api(tmp_path, database.uri)
+    api = ApiServer(tmp_path, {"mongodb_uri": database.uri, "mongodb_database": "durability"})
     try:
         with Fleet(api.url, large) as fleet:
             posters = Posters(fleet)
@@ -292,7 +248,7 @@ def test_two_replicas_share_one_run(settings: Settings) -> None:
 
 
 def test_sigterm_ends_waits_at_once_and_forgets_no_count(tmp_path: Path, database: Database) -> None:
-    api = Api(tmp_path, database.uri)
+    api = ApiServer(tmp_path, {"mongodb_uri": database.uri, "mongodb_database": "durability"})
     try:
         with Fleet(api.url) as fleet:
             fleet.post(fleet.play())
@@ -311,6 +267,7 @@ def test_sigterm_ends_waits_at_once_and_forgets_no_count(tmp_path: Path, databas
             waiting.start()
             time.sleep(0.3)
             began = time.monotonic()
+            assert api.process is not None
             api.process.terminate()
             assert api.process.wait(20) == 0
             assert time.monotonic() - began < 8

@@ -45,6 +45,7 @@ class FakeApi:
         self.left: list[str] = []
         self.stage = 0
         self.policy: tuple[int, bytes] | None = None
+        self.policy_requests = 0
         self.tokens: set[str] | None = None
         self.away = threading.Event()
         self.delay_seconds = 0.0
@@ -98,6 +99,7 @@ class FakeApi:
                 answer = 200, {}, self._description().model_dump_json().encode()
             case "GET", "policy":
                 wait = float(parse_qs(url.query).get("wait", ["0"])[0])
+                self.policy_requests += 1
                 answer = self._get_policy(headers.get("If-None-Match"), wait)
             case "POST", "episodes":
                 answer = self._post(codec.decompress(body, limit_bytes=1 << 28))

@@ -53,6 +53,17 @@ def test_a_damaged_policy_is_left_out(api: FakeApi, source: PolicySource) -> Non
     assert source.mismatch is None
 
 
+def test_an_older_policy_of_a_replica_that_lags_is_not_taken(api: FakeApi, source: PolicySource) -> None:
+    api.publish(5, simba_policy(api.task.description, 5))
+    api.wait_for(lambda _: version(source) == 5)
+    asked = api.policy_requests
+    api.publish(4, simba_policy(api.task.description, 4))
+    api.wait_for(lambda api: api.policy_requests > asked + 1)
+    assert version(source) == 5
+    api.publish(6, simba_policy(api.task.description, 6))
+    api.wait_for(lambda _: version(source) == 6)
+
+
 def test_a_policy_of_another_task_is_a_clear_error(api: FakeApi, source: PolicySource) -> None:
     api.publish(4, simba_policy(api.task.description, 4, observation_hash="0123456789abcdef"))
     api.wait_for(lambda _: source.mismatch is not None)

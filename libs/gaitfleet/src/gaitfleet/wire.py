@@ -375,9 +375,11 @@ class RunStatus(Wire):
 
 
 class ReadinessReport(Wire):
-    """Whether the API can do its work."""
+    """Whether a replica of the API should get requests."""
 
-    ready: bool = Field(description="True when every part is.")
+    ready: bool = Field(
+        description="True while the database answers, once the checkpoint store has answered, until the shutdown."
+    )
     parts: dict[str, str] = Field(description="`ok` or what is wrong, by part.")
 
 

@@ -7,6 +7,9 @@ the client's read timeout."""
 RETRY_AFTER_SECONDS = 2
 """Retry-After in s of a 503: a replica set elects a new primary in about that time."""
 
+READINESS_SECONDS = 4.0
+"""Longest time in s that a readiness probe waits for database and store; the chart's probe gives up after 5."""
+
 BODY_SECONDS = 30.0
 """Time in s that a body of megabytes has to arrive, and a second more for every `BODY_BYTES_PER_SECOND`: until then it
 holds a place that others wait for, and a client that lost its network never ends it."""
@@ -21,16 +24,20 @@ moved."""
 FLUSH_SECONDS = 0.5
 """Interval in s at which sampled transitions are written to the run's document; a crash loses at most this much."""
 
-FOLLOW_OVERLAP_SECONDS = 30.0
-"""How far in s the search for other replicas' episodes looks back every `FAR_LOOKS` times: an insert may take as long
-as the database limit, and clocks differ."""
+FOLLOW_SECONDS = 0.25
+"""Interval in s at which an open run looks for episodes that other replicas have stored."""
 
-NEAR_OVERLAP_SECONDS = 3.0
-"""How far in s it looks back the other times. Every look asks for the keys of all of its time, this replica's too: at a
-hundred episodes a second, half a minute of them every second costs the database as much as storing them."""
+FOLLOW_OVERLAP_SECONDS = 2.0
+"""How far back in s it looks each time. Every key in that time is read, so its cost grows with it."""
 
-FAR_LOOKS = 10
-"""See `FOLLOW_OVERLAP_SECONDS`."""
+LATE_INTERVAL_SECONDS = 5.0
+"""Interval in s at which it looks further back, for inserts that took long."""
+
+LATE_OVERLAP_SECONDS = 30.0
+"""How far back in s that is: an insert may take as long as the database limit, and times are known to some ms."""
+
+CLOCK_SECONDS = 10.0
+"""Interval in s at which the database is asked for its time."""
 
 WORKER_EXPIRY_SECONDS = 30.0
 """A worker that has not reported for this many s has left."""
@@ -48,9 +55,9 @@ RECENT_EPISODES = 20
 MAX_POLICY_WAIT_SECONDS = 60.0
 """Longest long poll in s."""
 
-ORPHAN_AGE_SECONDS = 3600.0
-"""An object without a record is deleted when it is this old in s: a younger one may belong to a publication under
-way."""
+ORPHAN_SECONDS = 120.0
+"""An object without a record is deleted when it was seen without one for this long in s: its record follows the head,
+and a database that is slow may take its whole limit for either."""
 
 MAX_REMAINING = 127
 """Decisions until the end of an episode are held in seven bits; n-step returns need at most 32."""

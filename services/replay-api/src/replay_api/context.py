@@ -30,7 +30,7 @@ from replay_api.storage.checkpoint_records import CheckpointRecords
 from replay_api.storage.checkpoint_store import open_store
 from replay_api.storage.episodes import EpisodeStore
 from replay_api.storage.events import EventStore
-from replay_api.storage.mongo import Database, connect
+from replay_api.storage.mongo import Database, DatabaseClock, connect
 from replay_api.storage.runs import RunStore
 
 
@@ -74,7 +74,13 @@ async def open_context(settings: Settings, metrics: Metrics, stop: asyncio.Event
     try:
         async with open_store(settings, metrics) as objects:
             database = client[settings.mongodb_database]
-            stores = Stores(RunStore(database), EpisodeStore(client, database), CheckpointRecords(database), objects)
+            stores = Stores(
+                RunStore(database),
+                EpisodeStore(client, database),
+                CheckpointRecords(database),
+                objects,
+                DatabaseClock(database),
+            )
             context = _assemble(settings, metrics, stop, database, stores, working, sampling)
             context.upkeep.start()
             try:
@@ -118,7 +124,16 @@ def _assemble(
         registry=registry,
         forks=Forks(registry, stores, events),
         ingest=Ingest(
-            registry, stores.episodes, evaluations, curriculum, retention, events, metrics, settings, working
+            registry,
+            stores.episodes,
+            evaluations,
+            curriculum,
+            retention,
+            events,
+            metrics,
+            settings,
+            working,
+            stores.clock,
         ),
         ingest_admission=Admission(settings.max_inflight_bytes, "bytes of episodes"),
         upload_admission=Admission(2 * settings.max_checkpoint_bytes, "bytes of checkpoints"),

@@ -80,7 +80,8 @@ class PolicySource:
                 self._patience.wait(ApiError("bug"))
                 continue
             self._patience.reset()
-            if answer is not None:
+            # a replica of the API may not know of the newest yet, which another has given already
+            if answer is not None and (self._newest is None or answer.version >= self._newest.version):
                 etag = answer.etag
                 self._take(answer)
             elif time.monotonic() - asked < QUICK_ANSWER_SECONDS:

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Awaitable
+
 from fastapi import APIRouter, Response
 from prometheus_client import generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from gaitfleet.wire import ReadinessReport
+from replay_api.constants import READINESS_SECONDS
 from replay_api.errors import UnavailableError
 from replay_api.handlers.access import CurrentContext
 from replay_api.storage.mongo import ping
 
 router = APIRouter(tags=["health"])
+
+OK = "ok"
 
 
 @router.get("/health/live", summary="Whether the event loop runs; asks nobody")
@@ -22,21 +28,33 @@ async def live() -> dict[str, str]:
 @router.get(
     "/health/ready",
     responses={503: {"model": ReadinessReport, "description": "A part is not ready"}},
-    summary="Whether database and checkpoint store answer",
+    summary="Whether to send requests here: the database answers, and the checkpoint store has answered once",
 )
 async def ready(context: CurrentContext, response: Response) -> ReadinessReport:
-    parts = {"service": "shutting down" if context.stop.is_set() else "ok"}
-    for name, check in (("database", ping(context.database)), ("checkpoint_store", context.stores.objects.check())):
-        try:
-            await check
-            parts[name] = "ok"
-        except UnavailableError as error:
-            parts[name] = error.detail
-    if parts["database"] == "ok" and not context.upkeep.prepared:
-        parts["database"] = "indexes are being created"
-    report = ReadinessReport(ready=all(part == "ok" for part in parts.values()), parts=parts)
+    database, store = await asyncio.gather(_state(ping(context.database)), _state(context.stores.objects.check()))
+    if database == OK and not context.upkeep.prepared:
+        database = "indexes are being created"
+    context.upkeep.store_answered |= store == OK
+    service = "shutting down" if context.stop.is_set() else OK
+    # Episodes and batches need no checkpoint store. Were a replica unready while it is away, all of them would be, and
+    # nobody could reach any.
+    report = ReadinessReport(
+        ready=service == database == OK and context.upkeep.store_answered,
+        parts={"service": service, "database": database, "checkpoint_store": store},
+    )
     response.status_code = 200 if report.ready else 503
     return report
+
+
+async def _state(check: Awaitable[None]) -> str:
+    try:
+        async with asyncio.timeout(READINESS_SECONDS):
+            await check
+    except UnavailableError as error:
+        return error.detail
+    except TimeoutError:
+        return f"no answer within {READINESS_SECONDS:g} s"
+    return OK
 
 
 @router.get("/metrics", response_class=Response, summary="Prometheus")

@@ -9,12 +9,16 @@ from gaitfleet.task.stages import stage_tasks
 from gaitfleet.wire import RunDescription, RunParent
 from replay_api.errors import RejectedError
 from replay_api.storage.episodes import EpisodeStore
-from replay_api.storage.mongo import now
+from replay_api.storage.mongo import DatabaseClock
 from replay_api.storage.runs import RunStore
 
 
 async def shown(
-    new: RunDescription, settings: DemonstrationSettings, runs: RunStore, episodes: EpisodeStore
+    new: RunDescription,
+    settings: DemonstrationSettings,
+    runs: RunStore,
+    episodes: EpisodeStore,
+    clock: DatabaseClock,
 ) -> list[RunParent]:
     """The other run and those that it was forked from, with what they hold at this moment.
 
@@ -35,7 +39,8 @@ async def shown(
     except ExperimentError as error:
         detail = f"{field} is {settings.run!r}, and its episodes cannot be learned from here: {error}"
         raise RejectedError(detail, field=field, reason="experiment") from None
-    moment = now()
+    await clock.ask()
+    moment = clock.now()
     held = await episodes.training_transitions(settings.run, until=moment)
     parents = [RunParent(run=settings.run, until=moment, transitions=held), *source.description.parents]
     if not sum(parent.transitions for parent in parents):

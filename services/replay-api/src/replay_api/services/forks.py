@@ -9,7 +9,6 @@ from gaitfleet.wire import ForkRequest, RunDescription, RunParent
 from replay_api.errors import ExperimentConflictError, RejectedError
 from replay_api.services.event_log import EventLog
 from replay_api.services.registry import RunRegistry, Stores, inherited_transitions
-from replay_api.storage.mongo import now
 
 
 class Forks:
@@ -48,7 +47,8 @@ class Forks:
             detail = f"run {parent!r} cannot be forked with this experiment: {error}"
             raise RejectedError(detail, field="experiment.task", reason="experiment") from None
         new = await self._registry.taking(new)
-        moment = now()
+        await self._stores.clock.ask()
+        moment = self._stores.clock.now()
         held = await self._stores.episodes.training_transitions(parent, until=moment)
         parents = [RunParent(run=parent, until=moment, transitions=held), *old.parents]
         new = new.model_copy(update={"parents": parents})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from dataclasses import dataclass
 from typing import Literal
 
@@ -13,6 +14,8 @@ from replay_api.storage.objects import CheckpointStore, ObjectMissingError
 from replay_api.storage.runs import RunRecord
 
 Which = Literal["newest", "best"]
+
+_KEY = re.compile(r"runs/[^/]+/\d+-(\d+)-[0-9a-f]{64}(?:\.policy)?\.safetensors")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +38,12 @@ def checkpoint_key(info: CheckpointInfo) -> str:
 def policy_key(info: CheckpointInfo) -> str:
     """Where its policy lies."""
     return f"runs/{info.run}/{info.epoch}-{info.step}-{info.digest}.policy.safetensors"
+
+
+def step_of(key: str) -> int | None:
+    """Step of the checkpoint that an object belongs to; None for an object of somebody else."""
+    found = _KEY.fullmatch(key)
+    return None if found is None else int(found[1])
 
 
 class Heads:

@@ -18,6 +18,7 @@ from replay_api.services.registry import RunRegistry
 from replay_api.services.retention import Retention
 from replay_api.settings import Settings
 from replay_api.storage.episodes import EpisodeStore, key_of
+from replay_api.storage.mongo import DatabaseClock
 
 
 class Ingest:
@@ -34,6 +35,7 @@ class Ingest:
         metrics: Metrics,
         settings: Settings,
         threads: Executor,
+        clock: DatabaseClock,
     ) -> None:
         self._registry = registry
         self._episodes = episodes
@@ -44,6 +46,7 @@ class Ingest:
         self._metrics = metrics
         self._limit_bytes = settings.max_decompressed_bytes
         self._threads = threads
+        self._clock = clock
 
     async def post(self, opened: OpenRun, body: bytes, *, compressed: bool) -> EpisodeReceipt:
         """Keep an episode.
@@ -67,6 +70,7 @@ class Ingest:
             detail = "the trainer is behind and inserts are limited: " + opened.limiter.explain(1)
             raise LimitedError(detail, reason="inserts_limited", retry_after_seconds=2)
         # Shielded: once the insert is sent, the episode must also reach the memory, whatever becomes of the request.
+        checked.summary.stored_at = self._clock.now()
         stored = await asyncio.shield(asyncio.ensure_future(self._keep(opened, checked)))
         summary = checked.summary
         return EpisodeReceipt(episode_id=summary.episode_id, stored=stored, transitions=summary.transitions)

@@ -7,7 +7,7 @@ import logging
 import time
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import datetime
 from itertools import pairwise
 
 from gaitfleet import codec
@@ -21,7 +21,6 @@ from replay_api.services.open_run import OpenRun, learned_stages
 from replay_api.services.retelling import retold
 from replay_api.services.transitions import Transitions, transitions_of
 from replay_api.storage.episodes import EpisodeStore, Planned, key_of
-from replay_api.storage.mongo import now
 
 _log = logging.getLogger(__name__)
 
@@ -114,11 +113,9 @@ async def _fill(
         ahead.cancel()
 
 
-async def follow(run: OpenRun, episodes: EpisodeStore, limit_bytes: int, *, seconds: float) -> None:
-    """Take in episodes of the last so many seconds that are in the database and not yet here: another replica's, or one
-    whose answer was lost."""
-    since = now() - timedelta(seconds=seconds)
-    keys = [key for key in await episodes.keys_since(run.run, since) if key not in run.recent]
+async def follow(run: OpenRun, episodes: EpisodeStore, limit_bytes: int, since: datetime) -> None:
+    """Take in episodes that are in the database and not yet here: another replica's, or one whose answer was lost."""
+    keys = run.recent.keep(await episodes.keys_since(run.run, since))
     for chunk in (keys[i : i + LOAD_CHUNK_EPISODES] for i in range(0, len(keys), LOAD_CHUNK_EPISODES)):
         contents = await episodes.contents(chunk)
         for summary in await episodes.summaries(chunk):

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
+from datetime import datetime
 
 from gaitfleet.episode import EpisodeMetadata
 from gaitfleet.quality.checks import EpisodeChecks
 from gaitfleet.quality.repeats import RepeatWatch
 from gaitfleet.task.interface import Task
 from gaitfleet.wire import EpisodeSummary, RunDescription
-from replay_api.constants import FOLLOW_OVERLAP_SECONDS
+from replay_api.constants import LATE_OVERLAP_SECONDS
 from replay_api.errors import RejectedError
 from replay_api.metrics import Metrics
 from replay_api.services.cache import TransitionCache
@@ -34,6 +36,25 @@ def learned_stages(description: RunDescription) -> tuple[str, ...]:
     while first > 0 and (stage := experiment.stage_at(first)) is not None and stage.replay == "keep":
         first -= 1
     return experiment.stage_names[first : index + 1]
+
+
+@dataclass(slots=True)
+class Additions:
+    """Counts samples in the run's document, each exactly once.
+
+    Parameters
+    ----------
+    by
+        Names this process and this opening of the run.
+    number
+        Of the addition that is made next.
+    pending
+        Transitions of an addition whose outcome is not known; it is made again before any other.
+    """
+
+    by: str = field(default_factory=lambda: f"p{os.urandom(6).hex()}")
+    number: int = 1
+    pending: int = 0
 
 
 @dataclass(eq=False)
@@ -58,6 +79,12 @@ class OpenRun:
         True while older episodes are still being loaded.
     flushed
         Sampled transitions that the document knows of.
+    additions
+        What this process adds to that count.
+    planned_at
+        By the database's clock: what was stored before is loaded, what was stored later is followed.
+    followed
+        When the last search of each kind for what others have stored began, by the same clock.
     """
 
     description: RunDescription
@@ -70,13 +97,16 @@ class OpenRun:
     heads: Heads
     metrics: Metrics
     threads: Executor
+    planned_at: datetime
     sources: tuple[Source, ...] = ()
+    followed: dict[str, datetime] = field(default_factory=dict)
     loading: bool = True
     flushed: int = 0
+    additions: Additions = field(default_factory=Additions)
     workers: WorkerBook = field(default_factory=WorkerBook)
     repeats: RepeatWatch = field(default_factory=RepeatWatch)
     # An insert that is under way may end this much after its key was noted, and must still be known by then.
-    recent: RecentKeys = field(default_factory=lambda: RecentKeys(4 * FOLLOW_OVERLAP_SECONDS))
+    recent: RecentKeys = field(default_factory=lambda: RecentKeys(4 * LATE_OVERLAP_SECONDS))
     tasks: list[asyncio.Task[None]] = field(default_factory=list)
     flusher: list[asyncio.Task[None]] = field(default_factory=list)
     closing: asyncio.Event = field(default_factory=asyncio.Event)

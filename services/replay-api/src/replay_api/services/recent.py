@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 
 
 class RecentKeys:
-    """Keys of episodes that are in memory or on their way, forgotten when nobody can ask any more.
+    """Keys of episodes that are in memory or on their way, forgotten when nobody asks for them any more.
 
     Parameters
     ----------
     seconds
-        How long a key is remembered.
+        How long a key is remembered after it was last asked for.
     """
 
     def __init__(self, seconds: float) -> None:
@@ -25,12 +26,20 @@ class RecentKeys:
         self._keys[key] = time.monotonic()
         return True
 
+    def keep(self, keys: Iterable[str]) -> list[str]:
+        """Go on to remember those of `keys` that are known; the others."""
+        unknown = []
+        for key in keys:
+            if key in self._keys:
+                del self._keys[key]  # to the end of the order
+                self._keys[key] = time.monotonic()
+            else:
+                unknown.append(key)
+        return unknown
+
     def discard(self, key: str) -> None:
         """Forget a key."""
         self._keys.pop(key, None)
-
-    def __contains__(self, key: str) -> bool:
-        return key in self._keys
 
     def expire(self) -> None:
         """Forget what is old; keys stand in the order of their time."""

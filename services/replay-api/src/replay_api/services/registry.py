@@ -10,7 +10,6 @@ from concurrent.futures import Executor
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from itertools import count
 from typing import Any
 
 from gaitfleet.errors import ExperimentError
@@ -18,30 +17,29 @@ from gaitfleet.experiment import Experiment
 from gaitfleet.task.stages import stage_tasks
 from gaitfleet.wire import Limits, LimitsChange, RunDescription
 from replay_api.constants import (
-    FAR_LOOKS,
-    FLUSH_SECONDS,
     FOLLOW_OVERLAP_SECONDS,
-    NEAR_OVERLAP_SECONDS,
+    FOLLOW_SECONDS,
+    LATE_INTERVAL_SECONDS,
+    LATE_OVERLAP_SECONDS,
     RATE_WINDOW_SECONDS,
     WATCH_SECONDS,
 )
 from replay_api.errors import ExperimentConflictError, RejectedError, RunMissingError, UnavailableError
 from replay_api.metrics import Metrics
-from replay_api.services import loading
+from replay_api.services import counting, loading
 from replay_api.services.demonstrations import shown
 from replay_api.services.event_log import EventLog
 from replay_api.services.heads import Heads
 from replay_api.services.limiter import Limiter, LimiterRule
 from replay_api.services.memory import Memory
 from replay_api.services.open_run import OpenRun
-from replay_api.services.patience import happens
 from replay_api.services.sampling import Sampler
 from replay_api.services.tally import Tally
 from replay_api.services.warm_starts import check_warm_start
 from replay_api.settings import Settings
 from replay_api.storage.checkpoint_records import CheckpointRecords
 from replay_api.storage.episodes import EpisodeStore, key_of
-from replay_api.storage.mongo import now
+from replay_api.storage.mongo import DatabaseClock, now
 from replay_api.storage.objects import CheckpointStore
 from replay_api.storage.runs import RunRecord, RunStore
 
@@ -61,6 +59,7 @@ class Stores:
     episodes: EpisodeStore
     records: CheckpointRecords
     objects: CheckpointStore
+    clock: DatabaseClock
 
 
 class RunRegistry:
@@ -118,7 +117,7 @@ class RunRegistry:
             await check_warm_start(new, experiment.warm_start, stores.runs, stores.records)
         if experiment.demonstrations is None:
             return new
-        parents = await shown(new, experiment.demonstrations, stores.runs, stores.episodes)
+        parents = await shown(new, experiment.demonstrations, stores.runs, stores.episodes, stores.clock)
         return new.model_copy(update={"demonstrations": parents})
 
     async def tell_start(self, description: RunDescription) -> None:
@@ -208,7 +207,8 @@ class RunRegistry:
 
     async def preload(self) -> None:
         """Open the runs that were in use when the last process ended."""
-        since = now() - timedelta(seconds=self._settings.preload_active_seconds)
+        await self._stores.clock.ask()
+        since = self._stores.clock.now() - timedelta(seconds=self._settings.preload_active_seconds)
         for description in await self._stores.runs.all():
             record = await self.record(description.run)
             held = record.lease is not None and record.lease.lease.expires_at >= since
@@ -234,6 +234,8 @@ class RunRegistry:
             task.cancel()
         opened.closing.set()  # the flusher is not cancelled: an increment cut off might be counted twice
         await asyncio.gather(*opened.tasks, *opened.flusher, return_exceptions=True)
+        with suppress(UnavailableError):
+            await self._stores.runs.end_additions(opened.run, opened.additions.by)
 
     async def _open_now(self, run: str, before: OpenRun | None = None) -> OpenRun:
         record = await self.record(run)
@@ -249,7 +251,7 @@ class RunRegistry:
             asyncio.ensure_future(loading.fill(opened, self._stores.episodes, plan.episodes, limit)),
             asyncio.ensure_future(self._watch(opened)),
         ]
-        opened.flusher.append(asyncio.ensure_future(self._flush_often(opened)))
+        opened.flusher.append(asyncio.ensure_future(counting.flush_often(opened, self._stores.runs)))
         self._open[run] = opened
         return opened
 
@@ -257,7 +259,9 @@ class RunRegistry:
         description = record.description
         experiment, replay = description.experiment, description.experiment.replay
         tasks = stage_tasks(experiment)
-        settled = now() - timedelta(seconds=RATE_WINDOW_SECONDS)
+        await self._stores.clock.ask()
+        planned_at = self._stores.clock.earliest()
+        settled = planned_at - timedelta(seconds=RATE_WINDOW_SECONDS)
         plan = await loading.plan_of(description, self._stores.episodes)
         tally = await self._tally(description, settled)
         memory = Memory(description, tasks[description.stage].description, tally.stage_steps)
@@ -294,6 +298,7 @@ class RunRegistry:
             metrics=self._metrics,
             threads=self._threads,
             flushed=record.sampled,
+            planned_at=planned_at,
         )
         self._metrics.open_run(opened.run)
         await self._remember(opened, {planned.key for planned in plan.own}, settled)
@@ -349,19 +354,35 @@ class RunRegistry:
 
     async def _watch(self, opened: OpenRun) -> None:
         """Follow what other replicas do with this run."""
-        limit_bytes = self._settings.max_decompressed_bytes
-        for looks in count():
-            await asyncio.sleep(WATCH_SECONDS)
-            seconds = NEAR_OVERLAP_SECONDS if looks % FAR_LOOKS else FOLLOW_OVERLAP_SECONDS
+        looked = late = time.monotonic()
+        while True:
+            await asyncio.sleep(FOLLOW_SECONDS)
+            began = time.monotonic()
             try:
-                await self.look(opened)
-                await loading.follow(opened, self._stores.episodes, limit_bytes, seconds=seconds)
-                for worker in opened.workers.expire():
-                    await self._events.add(opened.run, "worker_left", worker=worker, silent=True)
+                if began >= late + LATE_INTERVAL_SECONDS:
+                    await self._follow(opened, "late", LATE_OVERLAP_SECONDS)
+                    late = began
+                else:
+                    await self._follow(opened, "new", FOLLOW_OVERLAP_SECONDS)
+                if began >= looked + WATCH_SECONDS:
+                    looked = began
+                    await self.look(opened)
+                    for worker in opened.workers.expire():
+                        await self._events.add(opened.run, "worker_left", worker=worker, silent=True)
             except UnavailableError:
                 continue  # logged where it happened; the next look tries again
             except Exception:
                 _log.exception("following a run failed", extra={"run": opened.run})
+
+    async def _follow(self, opened: OpenRun, search: str, overlap_seconds: float) -> None:
+        """Search from where the last such search that succeeded began, which may be minutes ago."""
+        stores = self._stores
+        await stores.clock.ask()
+        moment = stores.clock.earliest()
+        since = min(opened.followed.get(search, opened.planned_at), moment)  # the database's clock may be set back
+        overlap = timedelta(seconds=overlap_seconds)
+        await loading.follow(opened, stores.episodes, self._settings.max_decompressed_bytes, since - overlap)
+        opened.followed[search] = moment
 
     async def look(self, opened: OpenRun) -> None:
         """Read the run's document and take over what has changed."""
@@ -376,28 +397,3 @@ class RunRegistry:
         if rule != opened.limiter.rule:
             opened.limiter.change(rule)
         await opened.heads.refresh(record)
-
-    async def _flush_often(self, opened: OpenRun) -> None:
-        closing = False
-        while not closing:
-            closing = await happens(opened.closing, within_seconds=FLUSH_SECONDS)
-            try:
-                await self.flush(opened)
-            except UnavailableError:
-                continue
-            except Exception:
-                _log.exception("counting samples failed", extra={"run": opened.run})
-
-    async def flush(self, opened: OpenRun) -> None:
-        """Write the sampled transitions of this process to the run's document."""
-        mine = opened.limiter.sampled - opened.flushed
-        if mine == 0:
-            return
-        opened.flushed += mine
-        try:
-            total = await self._stores.runs.add_sampled(opened.run, mine)
-        except BaseException:
-            opened.flushed -= mine
-            raise
-        opened.limiter.sampled += total - opened.flushed  # what others have added meanwhile
-        opened.flushed = total

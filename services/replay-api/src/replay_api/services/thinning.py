@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import logging
+import time
+from collections import defaultdict
 from collections.abc import Sequence
-from datetime import timedelta
 
 from gaitfleet.experiment import CheckpointSettings
 from gaitfleet.wire import CheckpointInfo
-from replay_api.constants import ORPHAN_AGE_SECONDS
+from replay_api.constants import ORPHAN_SECONDS
 from replay_api.errors import UnavailableError
 from replay_api.metrics import Metrics
-from replay_api.services.heads import checkpoint_key, policy_key
+from replay_api.services.heads import checkpoint_key, policy_key, step_of
 from replay_api.services.open_run import OpenRun
 from replay_api.services.registry import RunRegistry, Stores
-from replay_api.storage.mongo import now
 
 _log = logging.getLogger(__name__)
 
@@ -47,6 +47,7 @@ class Thinning:
         self._registry = registry
         self._stores = stores
         self._metrics = metrics
+        self._orphans: defaultdict[str, dict[str, float]] = defaultdict(dict)  # when each was first seen
 
     async def thin(self, opened: OpenRun) -> None:
         """Delete what is superfluous: first the record, then the objects, so that nothing listed is missing."""
@@ -69,14 +70,18 @@ class Thinning:
         return [info.step for info in (record.head, record.best) if info is not None]
 
     async def _delete_orphans(self, opened: OpenRun) -> None:
-        orphans = [found async for found in self._stores.objects.find(f"runs/{opened.run}/")]
+        keys = [key async for key in self._stores.objects.find(f"runs/{opened.run}/")]
         record = await self._registry.record(opened.run)  # after the list: whatever was listed and is used is in it
         known = [*await self._stores.records.all(opened.run), *(info for info in (record.head, record.best) if info)]
         used = {key for info in known for key in (checkpoint_key(info), policy_key(info))}
-        orphans = [found for found in orphans if found.key not in used]
+        head = 0 if record.head is None else record.head.step
+        orphans = [key for key in keys if key not in used]
         self._metrics.gc_orphans.labels(opened.run).set(len(orphans))
-        limit = now() - timedelta(seconds=ORPHAN_AGE_SECONDS)
-        for found in orphans:
-            if found.modified_at < limit:
-                await self._stores.objects.delete(found.key)
+        # Above the head it may be of a publication under way; below, it can never become the head.
+        doomed = [key for key in orphans if (step := step_of(key)) is not None and step <= head]
+        moment = time.monotonic()
+        seen = self._orphans[opened.run] = {key: self._orphans[opened.run].get(key, moment) for key in doomed}
+        for key, since in seen.items():
+            if moment - since >= ORPHAN_SECONDS:
+                await self._stores.objects.delete(key)
                 self._metrics.gc_deleted.labels("orphan").inc()

@@ -21,7 +21,15 @@ _log = logging.getLogger(__name__)
 
 
 class Upkeep:
-    """The service's own background loops."""
+    """The service's own background loops.
+
+    Attributes
+    ----------
+    prepared
+        Whether the indexes are there.
+    store_answered
+        Whether the checkpoint store has answered since the start: a wrong address or key shows then.
+    """
 
     def __init__(self, database: Database, registry: RunRegistry, metrics: Metrics) -> None:
         self._database = database
@@ -29,6 +37,7 @@ class Upkeep:
         self._metrics = metrics
         self._tasks: list[asyncio.Task[None]] = []
         self.prepared = False
+        self.store_answered = False
 
     def start(self) -> None:
         """Begin; the service answers at once, and is ready when the indexes are there."""

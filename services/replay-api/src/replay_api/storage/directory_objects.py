@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
-from datetime import UTC, datetime
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Self, TypeVar
 
 from replay_api.constants import RETRY_AFTER_SECONDS
 from replay_api.errors import UnavailableError
 from replay_api.metrics import Metrics
-from replay_api.storage.objects import ObjectExistsError, ObjectMissingError, StoredObject
+from replay_api.storage.objects import ObjectExistsError, ObjectMissingError
 
 T = TypeVar("T")
+
+_log = logging.getLogger(__name__)
 
 
 class DirectoryStore:
@@ -50,7 +52,7 @@ class DirectoryStore:
     async def delete(self, key: str) -> None:
         await self._do("delete", lambda: self._path(key).unlink(missing_ok=True))
 
-    async def find(self, prefix: str) -> AsyncIterator[StoredObject]:
+    async def find(self, prefix: str) -> AsyncIterator[str]:
         for found in await self._do("list", lambda: self._find(prefix)):
             yield found
 
@@ -67,6 +69,7 @@ class DirectoryStore:
             return await asyncio.to_thread(work)
         except OSError as error:
             self._metrics.s3_errors.labels(operation, type(error).__name__).inc()
+            _log.warning("the checkpoint directory refused", extra={"operation": operation, "error": str(error)})
             detail = f"the checkpoint directory did not {operation} ({type(error).__name__})"
             raise UnavailableError(
                 detail, reason="checkpoint_store", retry_after_seconds=RETRY_AFTER_SECONDS
@@ -119,15 +122,10 @@ class DirectoryStore:
         except FileNotFoundError:
             raise ObjectMissingError(key) from None
 
-    def _find(self, prefix: str) -> list[StoredObject]:
+    def _find(self, prefix: str) -> list[str]:
         directory = self._path(prefix)
-        found = []
-        for path in sorted(directory.rglob("*")):
-            with suppress(FileNotFoundError):  # deleted meanwhile
-                if path.is_file() and not path.name.startswith(".new-"):
-                    modified = datetime.fromtimestamp(path.stat().st_mtime, UTC)
-                    found.append(StoredObject(path.relative_to(self._root).as_posix(), modified))
-        return found
+        files = (path for path in sorted(directory.rglob("*")) if path.is_file() and not path.name.startswith(".new-"))
+        return [path.relative_to(self._root).as_posix() for path in files]
 
 
 def _sync_directory(directory: Path) -> None:

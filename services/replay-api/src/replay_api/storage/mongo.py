@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
+from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -21,7 +23,7 @@ from pymongo.errors import (
     WTimeoutError,
 )
 
-from replay_api.constants import DATABASE_SECONDS, RETRY_AFTER_SECONDS
+from replay_api.constants import CLOCK_SECONDS, DATABASE_SECONDS, READINESS_SECONDS, RETRY_AFTER_SECONDS
 from replay_api.errors import UnavailableError
 from replay_api.metrics import Metrics
 from replay_api.settings import Settings
@@ -142,12 +144,50 @@ async def ping(database: Database) -> None:
     UnavailableError
         When it does not.
     """
-    async with asking("answer a ping", seconds=4.0):
+    async with asking("answer a ping", seconds=READINESS_SECONDS):
         await database.command("ping")
 
 
+class DatabaseClock:
+    """The database's time, the same for all replicas whatever their own clocks say, and however these jump."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._answers: deque[tuple[float, float]] = deque(maxlen=3)  # when it was asked, and how far ahead it was
+
+    async def ask(self) -> None:
+        """Learn the time, unless that was done a moment ago.
+
+        Raises
+        ------
+        UnavailableError
+            When the database does not answer.
+        """
+        began = time.monotonic()
+        if self._answers and began < self._answers[-1][0] + CLOCK_SECONDS:
+            return
+        async with asking("tell the time"):
+            answer = await self._database.command("hello")
+        asked_at = time.monotonic()
+        self._answers.append((asked_at, answer["localTime"].timestamp() - (began + asked_at) / 2))
+
+    def now(self) -> datetime:
+        """This moment; by the clock of this machine as long as the database was never asked."""
+        return now() if not self._answers else _ahead_by(self._answers[-1][1])
+
+    def earliest(self) -> datetime:
+        """What any replica may take for this moment: where the database's clock was set forward, or another primary
+        has another clock, some have not asked since."""
+        return now() if not self._answers else _ahead_by(min(ahead for _, ahead in self._answers))
+
+
+def _ahead_by(seconds: float) -> datetime:
+    return milliseconds(datetime.fromtimestamp(time.monotonic() + seconds, UTC))
+
+
 def now() -> datetime:
-    """This moment, in the milliseconds that MongoDB keeps."""
+    """This moment by the clock of this machine, in the milliseconds that MongoDB keeps. For people to read; what was
+    stored since when is asked by `DatabaseClock`."""
     return milliseconds(datetime.now(UTC))
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
-from datetime import datetime
 from typing import Protocol
 
 
@@ -14,14 +12,6 @@ class ObjectExistsError(Exception):
 
 class ObjectMissingError(Exception):
     """There is no object under this key."""
-
-
-@dataclass(frozen=True, slots=True)
-class StoredObject:
-    """Key and age of an object."""
-
-    key: str
-    modified_at: datetime
 
 
 class CheckpointStore(Protocol):
@@ -48,8 +38,8 @@ class CheckpointStore(Protocol):
     async def delete(self, key: str) -> None:
         """Delete an object; does nothing when there is none."""
 
-    def find(self, prefix: str) -> AsyncIterator[StoredObject]:
-        """Objects whose key begins with `prefix`."""
+    def find(self, prefix: str) -> AsyncIterator[str]:
+        """Keys that begin with `prefix`."""
 
     async def check(self) -> None:
         """Ask whether the store can be used."""

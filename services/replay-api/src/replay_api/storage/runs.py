@@ -207,13 +207,29 @@ class RunStore:
             )
         return None if document is None else _record(document)
 
-    async def add_sampled(self, run: str, transitions: int) -> int:
-        """Add to the sampled transitions; the new total."""
+    async def add_sampled(self, run: str, transitions: int, *, by: str, number: int) -> int:
+        """Add to the sampled transitions, once for every number of who adds; the new total.
+
+        Parameters
+        ----------
+        by
+            Who adds; a letter and digits.
+        number
+            Of this addition. The same again adds nothing: an attempt may have been carried out and its answer lost.
+        """
+        last = f"counters.additions.{by}"
+        change = {"$inc": {"counters.sampled": transitions}, "$set": {last: number}}
         async with asking("count samples"):
-            document = await self._runs.find_one_and_update(
-                {"_id": run}, {"$inc": {"counters.sampled": transitions}}, return_document=ReturnDocument.AFTER
+            added = await self._runs.find_one_and_update(
+                {"_id": run, last: {"$ne": number}}, change, return_document=ReturnDocument.AFTER
             )
+            document = added or await self._runs.find_one({"_id": run}, {"counters": 1})
         return 0 if document is None else int(document["counters"]["sampled"])
+
+    async def end_additions(self, run: str, by: str) -> None:
+        """Forget who will not add any more."""
+        async with asking("count samples"):
+            await self._runs.update_one({"_id": run}, {"$unset": {f"counters.additions.{by}": ""}})
 
 
 def info_document(info: CheckpointInfo) -> Document:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -16,7 +17,9 @@ from replay_api.constants import RETRY_AFTER_SECONDS
 from replay_api.errors import UnavailableError
 from replay_api.metrics import Metrics
 from replay_api.settings import Settings
-from replay_api.storage.objects import ObjectExistsError, ObjectMissingError, StoredObject
+from replay_api.storage.objects import ObjectExistsError, ObjectMissingError
+
+_log = logging.getLogger(__name__)
 
 _EXISTS = frozenset({"PreconditionFailed", "412", "ConditionalRequestConflict", "409"})
 _MISSING = frozenset({"NoSuchKey", "404", "NotFound"})
@@ -53,13 +56,13 @@ class S3Store:
         async with self._asking("delete", key):
             await self._client.delete_object(Bucket=self._bucket, Key=self._prefix + key)
 
-    async def find(self, prefix: str) -> AsyncIterator[StoredObject]:
+    async def find(self, prefix: str) -> AsyncIterator[str]:
         arguments: dict[str, Any] = {"Bucket": self._bucket, "Prefix": self._prefix + prefix}
         while True:
             async with self._asking("list", prefix):
                 page = await self._client.list_objects_v2(**arguments)
             for entry in page.get("Contents", ()):
-                yield StoredObject(entry["Key"].removeprefix(self._prefix), entry["LastModified"])
+                yield str(entry["Key"]).removeprefix(self._prefix)
             if not page.get("IsTruncated"):
                 return
             arguments["ContinuationToken"] = page["NextContinuationToken"]
@@ -87,6 +90,7 @@ class S3Store:
 
     def _unavailable(self, operation: str, code: str) -> UnavailableError:
         self._metrics.s3_errors.labels(operation, code).inc()
+        _log.warning("the checkpoint store did not answer", extra={"operation": operation, "error": code})
         detail = f"the checkpoint store did not {operation} ({code})"
         return UnavailableError(detail, reason="checkpoint_store", retry_after_seconds=RETRY_AFTER_SECONDS)
 

@@ -1,0 +1,160 @@
+"""A database that is slow, full, read-only, silent, or whose primary steps down, while workers post.
+
+The errors are the server's own: MongoDB's `configureFailPoint` and `replSetStepDown`, which SecantusDB has as well.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from pymongo import MongoClient
+
+from tests.faults.observed import Observed, until
+from tests.replay_api.fleet import Fleet, experiment_of
+from tests.replay_api.test_durability import Posters, check
+from tests.servers import ApiServer, Database
+
+pytestmark = pytest.mark.faults
+
+Client = MongoClient[dict[str, Any]]
+
+FAULT_SECONDS = 6.0
+
+
+@pytest.fixture(scope="module")
+def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
+    made = Database(tmp_path_factory.mktemp("database"), None, "--enable-test-commands")
+    yield made
+    made.kill()
+
+
+@pytest.fixture(scope="module")
+def api(database: Database, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
+    """One process for all faults: it must survive them."""
+    made = ApiServer(tmp_path_factory.mktemp("api"), {"mongodb_uri": database.uri})
+    yield made
+    made.kill()
+
+
+@dataclass(frozen=True)
+class Fault:
+    """How it begins and ends, and what is seen of it.
+
+    Parameters
+    ----------
+    told
+        Whether requests are answered 503 meanwhile.
+    said
+        What the log says, with the fields of the line.
+    """
+
+    begin: Callable[[Client], None]
+    told: bool
+    said: tuple[str, dict[str, str]] | None = None
+
+
+def failing(commands: list[str], mode: Any = "alwaysOn", **data: Any) -> Callable[[Client], None]:
+    """The server fails these commands of the API."""
+
+    def begin(client: Client) -> None:
+        data["failCommands"], data["appName"] = commands, "gaitfleet-replay-api"
+        client.admin.command("configureFailPoint", "failCommand", mode=mode, data=data)
+
+    return begin
+
+
+def step_down(client: Client) -> None:
+    """The server's own stepping down: it is a secondary, and reads go on."""
+    client.admin.command("replSetStepDown", FAULT_SECONDS, force=True)
+
+
+def end(client: Client) -> None:
+    """No command fails any more."""
+    client.admin.command("configureFailPoint", "failCommand", mode="off")
+
+
+STORING = {"operation": "store the episode"}
+UNANSWERED = "the database did not answer"
+WRITES = ["insert", "update", "findAndModify"]
+
+FAULTS = {
+    "slow": Fault(failing(["insert", "find"], blockConnection=True, blockTimeMS=700), told=False),
+    "silent": Fault(
+        failing(["insert"], blockConnection=True, blockTimeMS=15_000),
+        told=True,
+        said=(UNANSWERED, STORING),
+    ),
+    "closing every connection": Fault(failing(["insert"], closeConnection=True), told=True, said=(UNANSWERED, STORING)),
+    "full": Fault(failing(WRITES, errorCode=14031), told=True, said=("the database refused", STORING)),
+    "read-only": Fault(failing(WRITES, errorCode=20), told=True, said=("the database refused", STORING)),
+    "no primary": Fault(failing(WRITES, errorCode=10107), told=True, said=(UNANSWERED, STORING)),
+    "stepping down": Fault(step_down, told=True, said=(UNANSWERED, STORING)),
+    "shutting down": Fault(failing(WRITES, errorCode=91), told=True, said=(UNANSWERED, STORING)),
+    "interrupted": Fault(failing(WRITES, errorCode=11602), told=True, said=(UNANSWERED, STORING)),
+    "not enough replicas": Fault(
+        failing(["insert"], writeConcernError={"code": 64, "errmsg": "waiting for replication timed out"}),
+        told=True,
+        said=(UNANSWERED, STORING),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_nothing_is_lost_or_doubled_and_the_api_goes_on_by_itself(
+    name: str, api: ApiServer, database: Database
+) -> None:
+    fault = FAULTS[name]
+    with Fleet(api.url, experiment_of(replay={"capacity": 200_000})) as fleet, MongoClient(database.uri) as client:
+        assert fleet.post(fleet.play(seed=9)).status_code == 201
+        seen = Observed(api)
+        posters = Posters(fleet, threads=6)
+        posters.acknowledged[str(fleet.get("/episodes").json()["episodes"][0]["episode_id"])] = 30
+        try:
+            until(lambda: len(posters.acknowledged) > 10, "nothing is acknowledged before the fault")
+            fault.begin(client)
+            time.sleep(FAULT_SECONDS if name != "silent" else 12.0)
+            assert fleet.http.get("/health/live").status_code == 200
+        finally:
+            end(client)
+        acknowledged = len(posters.acknowledged)
+        until(lambda: len(posters.acknowledged) > acknowledged + 20, "it does not go on after the fault")
+        posters.stop()
+        refused = seen.counted("rl_api_requests_total", route="/v1/runs/{run}/episodes", method="POST", code="503")
+        if fault.told:
+            assert refused > 0
+            assert seen.counted("rl_mongo_errors_total") + (name == "not enough replicas") > 0
+        else:
+            assert refused == 0
+        if fault.said is not None:
+            assert seen.logged(fault.said[0], **fault.said[1]), api.said()[-20:]
+        if name == "slow":
+            seconds = seen.counted("rl_mongo_command_duration_seconds_sum", command="insert")
+            assert seconds > 0.3 * seen.counted("rl_mongo_command_duration_seconds_count", command="insert")
+        check(fleet, posters)
+        assert seen.growth_mib < 100
+        assert not seen.restarted
+
+
+def test_samples_are_counted_once_though_answers_are_lost(api: ApiServer, database: Database) -> None:
+    """The server adds them and answers an error: to add them again with every attempt would starve the trainer."""
+    with Fleet(api.url) as fleet, MongoClient[dict[str, Any]](database.uri) as client:
+        assert fleet.post(fleet.play()).status_code == 201
+        try:
+            failing(["findAndModify"], writeConcernError={"code": 64, "errmsg": "waiting for replication"})(client)
+            for _ in range(4):
+                fleet.batches(batches=2)
+                time.sleep(0.8)
+        finally:
+            end(client)
+        runs = client["gaitfleet"]["runs"]
+        until(
+            lambda: runs.find_one({"_id": fleet.run})["counters"]["sampled"] >= 128,  # type: ignore[index]
+            "samples are not counted",
+        )
+        time.sleep(1.5)
+        assert runs.find_one({"_id": fleet.run})["counters"]["sampled"] == 128  # type: ignore[index]
+        assert fleet.get("/limits").json()["sampled"] == 128
