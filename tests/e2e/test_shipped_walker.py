@@ -12,9 +12,10 @@ from PIL import Image
 
 
 @pytest.mark.e2e
-def test_the_shipped_policy_walks_for_the_whole_three_seconds(tmp_path: Path) -> None:
+@pytest.mark.parametrize("policy", ["walk-2d", "walk-3d"])
+def test_the_shipped_policy_walks_for_the_whole_three_seconds(tmp_path: Path, policy: str) -> None:
     gif = tmp_path / "walk.gif"
-    command = [sys.executable, "-m", "gaitfleet", "play", "--policy", "walk-2d", "--gif", str(gif), "--width", "320"]
+    command = [sys.executable, "-m", "gaitfleet", "play", "--policy", policy, "--gif", str(gif), "--width", "320"]
     answer = subprocess.run(command, capture_output=True, text=True, check=False)
     assert answer.returncode == 0, answer.stderr
     said = re.match(r"(\d+) steps, official score ([\d.-]+), ([\d.-]+) m, ended by time limit", answer.stdout)

@@ -30,8 +30,8 @@ def play(
     policy: Annotated[
         str | None,
         typer.Option(
-            help="Let a policy play one, without noise: a shipped one (walk-2d), newest or best of the run, or a file "
-            "with its --experiment."
+            help="Let a policy play one, without noise: a shipped one (walk-2d, walk-3d), newest or best of the "
+            "run, or a file with its --experiment."
         ),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, max=(1 << 31) - 1, help="Of the episode that it plays.")] = 0,
