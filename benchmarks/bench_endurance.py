@@ -18,7 +18,8 @@ from typing import Any, get_args
 
 import numpy as np
 import psutil
-from bench_rollout import commit, machine
+from bench_rollout import machine
+from provenance import commit
 
 from gaitfleet.experiment import INTEGRATORS
 from gaitfleet.task.prosthetics_layout import Model

@@ -18,7 +18,6 @@ import os
 import platform
 import resource
 import statistics
-import subprocess
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -31,6 +30,7 @@ from typing import Any, get_args
 
 import numpy as np
 import numpy.typing as npt
+from provenance import commit
 
 from gaitfleet.experiment import ProstheticsTask, SimulatorSettings
 from gaitfleet.policy import Activation, LayerNorm, Linear, NumpyPolicy, PolicyDescription, Residual
@@ -309,13 +309,6 @@ def machine() -> dict[str, Any]:
         **{name: version(name) for name in ("opensim", "osim-rl", "numpy")},
         "peak_memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
     }
-
-
-def commit() -> str | None:
-    """The checked-out commit; None outside a repository."""
-    command = ["git", "rev-parse", "HEAD"]
-    result = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
-    return result.stdout.strip() if result.returncode == 0 else None
 
 
 def print_tables(results: list[dict[str, Any]], extraction: list[dict[str, Any]], settings: list[Setting]) -> None:

@@ -21,7 +21,8 @@ from time import perf_counter
 from typing import Any
 
 import numpy as np
-from bench_rollout import commit, episode_actions, machine
+from bench_rollout import episode_actions, machine
+from provenance import commit
 
 from rollout.environments.prosthetics import ProstheticsEnvironment
 

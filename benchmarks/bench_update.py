@@ -14,10 +14,8 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import shutil
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -30,6 +28,7 @@ from typing import Any
 import torch
 from bench_sample import fill, served
 from prometheus_client import CollectorRegistry
+from provenance import taken_on
 from reference_update import ReferenceSac, ReferenceTd3
 
 from gaitfleet.client import ReplayClient
@@ -212,16 +211,8 @@ def report(results: list[Result], threads: dict[int, float]) -> None:
 
 def machine(device: torch.device) -> dict[str, Any]:
     """What the numbers were taken on."""
-    git = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
-    return {
-        "commit": git.stdout.strip() or None,
-        "at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "platform": platform.platform(),
-        "processors": os.cpu_count(),
-        "load": os.getloadavg()[0],
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
-        "versions": {"python": platform.python_version(), "torch": torch.__version__},
-    }
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+    return taken_on() | {"device": name, "versions": {"torch": torch.__version__}}
 
 
 def main() -> int:
@@ -238,9 +229,9 @@ def main() -> int:
     directory = Path(tempfile.mkdtemp(prefix="bench-update-"))
     try:
         threads, tried = best_threads(options.threads, options.seconds / 2, device)
-        with served(directory) as (url, _):
-            fill(url, OBSERVATION_SIZE, ACTION_SIZE, TRANSITIONS).close()
-            results = [measure(name, url, options, device, threads) for name in options.algorithms]
+        with served(directory) as system:
+            fill(system.url, OBSERVATION_SIZE, ACTION_SIZE, TRANSITIONS).close()
+            results = [measure(name, system.url, options, device, threads) for name in options.algorithms]
     finally:
         shutil.rmtree(directory, ignore_errors=True)
     report(results, tried)

@@ -27,6 +27,7 @@ from typing import Any, Literal
 
 import numpy as np
 import yaml
+from provenance import commit
 
 from gaitfleet.client import ReplayClient
 from gaitfleet.command.learning_curve import LearningCurve, NoCurveError, read_curve
@@ -212,14 +213,10 @@ def learn(run: Run, directory: Path) -> dict[str, Any]:
         "samples_per_insert": status.samples_per_insert,
         "seconds_of_this_start": time.monotonic() - began,
         "experiment": run.experiment(),
-        "commit": _commit(),
+        "commit": commit(),
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
         "processors": os.cpu_count(),
     }
-
-
-def _commit() -> str:
-    return subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
 
 
 def whole_evaluations(curve: LearningCurve, run: Run) -> LearningCurve:

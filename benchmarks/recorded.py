@@ -18,9 +18,7 @@ from gaitfleet.identity import new_episode_id
 from gaitfleet.policy import NumpyPolicy
 from gaitfleet.task import make_task
 from gaitfleet.trajectory import Trajectory
-from rollout.environments.factory import make_environment
-from rollout.recording import Recording, RecordingShape, SharedBlock
-from rollout.worker import run_episode
+from rollout.one_episode import played
 
 WALK = files("gaitfleet") / "policies"
 SEED = 1
@@ -40,14 +38,8 @@ def play() -> Trajectory:
     300 transitions."""
     experiment = experiment_of()
     assert isinstance(experiment.task, ProstheticsTask)
-    task = make_task(experiment.task)
-    recording = Recording(SharedBlock((shape := RecordingShape.of(task.description)).nbytes), shape)
     policy = NumpyPolicy.from_bytes((WALK / "walk-2d.safetensors").read_bytes())
-    environment = make_environment(experiment.task, "train")
-    run_episode(environment, task, policy.act, recording, seed=SEED, stopping=lambda: False)
-    environment.close()
-    trajectory = recording.trajectory(task.target_velocities(SEED))
-    assert trajectory is not None
+    trajectory = played(policy, experiment.task, SEED).trajectory
     return replace(trajectory, decision=np.ones_like(trajectory.decision))
 
 

@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import os
-import platform
 import re
-import shutil
 import subprocess
 import sys
-import sysconfig
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import httpx
 import psutil
+from provenance import taken_on
 
+from gaitfleet.command.fleet import database_command
 from gaitfleet.command.processes import free_port
 
 MAX_LAG_SECONDS = 0.02
@@ -46,11 +44,7 @@ class Served:
         database_port, port = free_port(), free_port()
         self.mongodb_uri = f"mongodb://127.0.0.1:{database_port}"
         self.url = f"http://127.0.0.1:{port}"
-        program = shutil.which("secantusd-py", path=os.pathsep.join((sysconfig.get_path("scripts"), os.defpath)))
-        assert program is not None, "install the extra gaitfleet[database]"
-        flags = ["--cache-size", "256M", "--oplog-max-entries", "200", "--oplog-retention-seconds", "60"]
-        command = [program, "--host", "127.0.0.1", "--port", str(database_port), *flags, "--log-level", "ERROR"]
-        self.database = self._start([*command, "--storage-path", str(self.directory / "database")], {})
+        self.database = self._start(database_command(self.directory / "database", database_port), {})
         options = {
             "AUTHENTICATION": "none",
             "PORT": str(port),
@@ -158,14 +152,5 @@ def _lag_buckets(metrics: dict[str, float]) -> dict[float, float]:
 
 def machine() -> dict[str, Any]:
     """What the numbers were taken on."""
-    git = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
     packages = ("numpy", "fastapi", "uvicorn", "uvloop", "httptools", "motor", "pymongo", "SecantusDB")
-    return {
-        "commit": git.stdout.strip() or None,
-        "at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "platform": platform.platform(),
-        "processors": os.cpu_count(),
-        "load": os.getloadavg(),
-        "python": platform.python_version(),
-        "versions": {name: version(name) for name in packages},
-    }
+    return taken_on() | {"versions": {name: version(name) for name in packages}}

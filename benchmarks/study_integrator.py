@@ -25,7 +25,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from bench_rollout import commit, machine
+from bench_rollout import machine
+from provenance import commit
 
 from gaitfleet.experiment import InitialStateSettings, ProstheticsTask
 from gaitfleet.pose import Pose

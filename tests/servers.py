@@ -17,6 +17,7 @@ import httpx
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
+from gaitfleet.command.fleet import database_command
 from gaitfleet.command.processes import free_port
 
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": "test-access", "AWS_SECRET_ACCESS_KEY": "test-secret-key"}
@@ -59,19 +60,7 @@ class Database(Server):
         return f"mongodb://127.0.0.1:{self.port}"
 
     def command(self) -> list[str]:
-        program = str(Path(sys.executable).with_name("secantusd-py"))
-        place = ["--host", "127.0.0.1", "--port", str(self.port), "--storage-path", str(self._directory / "db")]
-        return [
-            program,
-            *place,
-            "--cache-size",
-            "256M",
-            "--oplog-max-entries",
-            "1000",
-            "--log-level",
-            "ERROR",
-            *self._options,
-        ]
+        return [*database_command(self._directory / "db", self.port), *self._options]
 
 
 class ApiServer(Server):

