@@ -277,3 +277,35 @@ def test_sigterm_ends_waits_at_once_and_forgets_no_count(tmp_path: Path, databas
             assert fleet.get("/limits").json()["sampled"] == 64
     finally:
         api.kill()
+
+
+@pytest.mark.parametrize("created_by", ["this replica", "another"])
+def test_a_run_that_the_database_has_lost_is_forgotten_and_begins_anew_when_it_is_created_again(
+    created_by: str, settings: Settings
+) -> None:
+    with serve(settings) as url, serve(settings) as other, Fleet(url) as fleet:
+        for seed in range(3):
+            assert fleet.post(fleet.play(seed=seed)).status_code == 201
+        fleet.batches()
+        with MongoClient[dict[str, Any]](settings.mongodb_uri.get_secret_value()) as client:
+            database = client[settings.mongodb_database]
+            for collection in ("runs", "episodes", "events"):
+                database[collection].delete_many({"_id" if collection == "runs" else "run": fleet.run})
+        if created_by == "this replica":
+            assert fleet.create().status_code == 201
+        else:
+            until_status(fleet, 404)
+            assert fleet.post(fleet.play(seed=7)).status_code == 404
+            assert httpx.put(f"{other}{fleet.path}", json=fleet.experiment.model_dump(mode="json")).status_code == 201
+        assert fleet.post(fleet.play(seed=8)).status_code == 201
+        status = fleet.status()
+        assert (status["episodes"], status["transitions_held"]) == ({"random": 1}, 30)
+        assert (status["limits"]["inserted"], status["limits"]["sampled"]) == (30, 0)
+
+
+def until_status(fleet: Fleet, code: int) -> None:
+    """Wait for an answer."""
+    deadline = time.monotonic() + 30
+    while fleet.get("/status").status_code != code:
+        assert time.monotonic() < deadline, f"{fleet.run} is still answered"
+        time.sleep(0.1)

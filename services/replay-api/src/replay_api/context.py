@@ -20,8 +20,9 @@ from replay_api.services.event_log import EventLog
 from replay_api.services.forks import Forks
 from replay_api.services.ingest import Ingest
 from replay_api.services.leases import Leases
+from replay_api.services.opening import Stores
 from replay_api.services.publication import Publication
-from replay_api.services.registry import RunRegistry, Stores
+from replay_api.services.registry import RunRegistry
 from replay_api.services.retention import Retention
 from replay_api.services.thinning import Thinning
 from replay_api.services.upkeep import Upkeep

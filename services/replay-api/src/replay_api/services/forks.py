@@ -8,7 +8,8 @@ from gaitfleet.task.stages import stage_tasks
 from gaitfleet.wire import ForkRequest, RunDescription, RunParent
 from replay_api.errors import ExperimentConflictError, RejectedError
 from replay_api.services.event_log import EventLog
-from replay_api.services.registry import RunRegistry, Stores, inherited_transitions
+from replay_api.services.opening import Stores, inherited_transitions
+from replay_api.services.registry import RunRegistry
 
 
 class Forks:

@@ -25,7 +25,8 @@ from replay_api.services.background import Background
 from replay_api.services.event_log import EventLog
 from replay_api.services.heads import ServedPolicy, checkpoint_key, policy_key
 from replay_api.services.open_run import OpenRun
-from replay_api.services.registry import RunRegistry, Stores
+from replay_api.services.opening import Stores
+from replay_api.services.registry import RunRegistry
 from replay_api.services.thinning import Thinning
 from replay_api.storage.mongo import now
 from replay_api.storage.objects import ObjectExistsError, ObjectMissingError

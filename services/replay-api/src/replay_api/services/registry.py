@@ -8,8 +8,7 @@ import time
 from collections.abc import Coroutine
 from concurrent.futures import Executor
 from contextlib import suppress
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 from gaitfleet.errors import ExperimentError
@@ -21,7 +20,6 @@ from replay_api.constants import (
     FOLLOW_SECONDS,
     LATE_INTERVAL_SECONDS,
     LATE_OVERLAP_SECONDS,
-    RATE_WINDOW_SECONDS,
     WATCH_SECONDS,
 )
 from replay_api.errors import ExperimentConflictError, RejectedError, RunMissingError, UnavailableError
@@ -29,37 +27,15 @@ from replay_api.metrics import Metrics
 from replay_api.services import counting, loading
 from replay_api.services.demonstrations import shown
 from replay_api.services.event_log import EventLog
-from replay_api.services.heads import Heads
-from replay_api.services.limiter import Limiter, LimiterRule
-from replay_api.services.memory import Memory
+from replay_api.services.limiter import LimiterRule
 from replay_api.services.open_run import OpenRun
-from replay_api.services.sampling import Sampler
-from replay_api.services.tally import Tally
+from replay_api.services.opening import Stores, prepared
 from replay_api.services.warm_starts import check_warm_start
 from replay_api.settings import Settings
-from replay_api.storage.checkpoint_records import CheckpointRecords
-from replay_api.storage.episodes import EpisodeStore, key_of
-from replay_api.storage.mongo import DatabaseClock, now
-from replay_api.storage.objects import CheckpointStore
-from replay_api.storage.runs import RunRecord, RunStore
+from replay_api.storage.mongo import now
+from replay_api.storage.runs import RunRecord
 
 _log = logging.getLogger(__name__)
-
-
-def inherited_transitions(description: RunDescription) -> int:
-    """Transitions that a run has from its parents, as far as they fit."""
-    return min(sum(parent.transitions for parent in description.parents), description.experiment.replay.capacity)
-
-
-@dataclass(frozen=True, slots=True)
-class Stores:
-    """Everything that is kept outside this process."""
-
-    runs: RunStore
-    episodes: EpisodeStore
-    records: CheckpointRecords
-    objects: CheckpointStore
-    clock: DatabaseClock
 
 
 class RunRegistry:
@@ -93,6 +69,8 @@ class RunRegistry:
         """
         description = await self.taking(self.describe(run, experiment))
         if await self._stores.runs.insert(description):
+            if (lost := self._open.get(run)) is not None:
+                self._give_up(lost)
             await self.tell_start(description)
             return description, True
         existing = (await self.record(run)).description
@@ -190,6 +168,16 @@ class RunRegistry:
             del self._open[opened.run]
             self._begin(opened.run, self._open_again(opened))
 
+    def _give_up(self, opened: OpenRun) -> None:
+        """Forget a run that is not in the database any more; one of its name may have been created since."""
+        if self._open.get(opened.run) is opened:
+            _log.warning("the database has lost this run; its memory is given back", extra={"run": opened.run})
+            del self._open[opened.run]
+            opened.flushed, opened.additions.pending = opened.limiter.sampled, 0  # no other run's samples
+            opened.closing.set()
+            for task in opened.tasks:
+                task.cancel()
+
     def _begin(self, run: str, work: Coroutine[Any, Any, OpenRun]) -> asyncio.Task[OpenRun]:
         opening = self._opening[run] = asyncio.ensure_future(work)
 
@@ -239,7 +227,7 @@ class RunRegistry:
 
     async def _open_now(self, run: str, before: OpenRun | None = None) -> OpenRun:
         record = await self.record(run)
-        plan, opened = await self._prepare(record)
+        plan, opened = await prepared(record, self._stores, self._metrics, self._threads)
         if before is not None:  # what waits for a policy goes on waiting, and workers have not left
             opened.heads, opened.workers = before.heads, before.workers
         with suppress(UnavailableError):  # episodes are taken in while the checkpoint store is away
@@ -254,85 +242,6 @@ class RunRegistry:
         opened.flusher.append(asyncio.ensure_future(counting.flush_often(opened, self._stores.runs)))
         self._open[run] = opened
         return opened
-
-    async def _prepare(self, record: RunRecord) -> tuple[loading.LoadPlan, OpenRun]:
-        description = record.description
-        experiment, replay = description.experiment, description.experiment.replay
-        tasks = stage_tasks(experiment)
-        await self._stores.clock.ask()
-        planned_at = self._stores.clock.earliest()
-        settled = planned_at - timedelta(seconds=RATE_WINDOW_SECONDS)
-        plan = await loading.plan_of(description, self._stores.episodes)
-        tally = await self._tally(description, settled)
-        memory = Memory(description, tasks[description.stage].description, tally.stage_steps)
-        cache = memory.cache()
-        planned_transitions = loading.transitions_in(plan.episodes)
-        restarted = experiment.stage_names[0] not in plan.stages
-
-        def ready() -> bool:
-            minimum = opened.limiter.rule.min_size
-            if opened.loading and not all(source.filled(minimum) for source in opened.sources):
-                return False
-            if restarted:  # half of the capacity always fits, however short episodes are
-                return cache.transitions >= min(minimum, replay.capacity // 2)
-            needed = min(minimum, planned_transitions, replay.capacity) if opened.loading else 1
-            return cache.transitions >= max(1, needed)
-
-        opened = OpenRun(
-            description=description,
-            stage_tasks=tasks,
-            record=record,
-            cache=cache,
-            sampler=Sampler(),
-            sources=await memory.sources(self._stores.episodes),
-            limiter=Limiter(
-                LimiterRule.of(experiment, record.limits),
-                inserted=await self._inserted(record, plan),
-                sampled=record.sampled,
-                ready=ready,
-                inherited=inherited_transitions(description),
-                credit=record.credit,
-            ),
-            tally=tally,
-            heads=Heads(self._stores.objects),
-            metrics=self._metrics,
-            threads=self._threads,
-            flushed=record.sampled,
-            planned_at=planned_at,
-        )
-        self._metrics.open_run(opened.run)
-        await self._remember(opened, {planned.key for planned in plan.own}, settled)
-        opened.end_sources()
-        return plan, opened
-
-    async def _inserted(self, record: RunRecord, plan: loading.LoadPlan) -> int:
-        """Transitions inserted in the whole run; those stored after the plan are counted when they are followed."""
-        inserted = loading.transitions_in(plan.own) + record.deleted_transitions
-        if plan.own:
-            inserted += await self._stores.episodes.transitions_before(record.description.run, plan.own[-1])
-        return inserted
-
-    async def _tally(self, description: RunDescription, settled: datetime) -> Tally:
-        run, episodes = description.run, self._stores.episodes
-        stage = description.experiment.stage_names[description.stage]
-        steps = await episodes.stage_steps(run, stage, settled) if stage else 0
-        return Tally(await episodes.totals(run, settled), stage, steps)
-
-    async def _remember(self, opened: OpenRun, planned: set[str], settled: datetime) -> None:
-        """Count the episodes of the last minute one by one, and take the latest returns from before it."""
-        run, episodes = opened.run, self._stores.episodes
-        for role in ("train", "random"):
-            for summary in reversed(await episodes.latest(run, role, limit=20)):
-                opened.tally.remember(summary)
-        evaluated = await episodes.newest_evaluated(run)
-        if evaluated is not None:
-            for summary in reversed(await episodes.evaluations(run, evaluated)):
-                opened.tally.remember(summary)
-        for summary in await episodes.summaries(await episodes.keys_since(run, settled)):
-            key = key_of(run, summary.episode_id)
-            if key in planned or summary.role == "evaluate":  # any other came after the plan, and is followed
-                opened.recent.add(key)
-                opened.tally.count(summary)
 
     async def change_limits(self, opened: OpenRun, change: LimitsChange) -> Limits:
         """Change the limiter, for good.
@@ -371,6 +280,8 @@ class RunRegistry:
                         await self._events.add(opened.run, "worker_left", worker=worker, silent=True)
             except UnavailableError:
                 continue  # logged where it happened; the next look tries again
+            except RunMissingError:
+                return  # given up
             except Exception:
                 _log.exception("following a run failed", extra={"run": opened.run})
 
@@ -385,8 +296,17 @@ class RunRegistry:
         opened.followed[search] = moment
 
     async def look(self, opened: OpenRun) -> None:
-        """Read the run's document and take over what has changed."""
-        record = await self.record(opened.run)
+        """Read the run's document and take over what has changed.
+
+        Raises
+        ------
+        RunMissingError
+            When the database has lost the run, whose memory is then given back.
+        """
+        record = await self._stores.runs.get(opened.run)
+        if record is None or record.description.created_at != opened.description.created_at:
+            self._give_up(opened)
+            raise RunMissingError(opened.run)
         opened.record = record
         if record.description.stage != opened.description.stage:
             self.reopen(opened)  # another replica has moved it

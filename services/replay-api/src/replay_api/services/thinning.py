@@ -14,7 +14,8 @@ from replay_api.errors import UnavailableError
 from replay_api.metrics import Metrics
 from replay_api.services.heads import checkpoint_key, policy_key, step_of
 from replay_api.services.open_run import OpenRun
-from replay_api.services.registry import RunRegistry, Stores
+from replay_api.services.opening import Stores
+from replay_api.services.registry import RunRegistry
 
 _log = logging.getLogger(__name__)
 

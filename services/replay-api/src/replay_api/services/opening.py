@@ -1,0 +1,126 @@
+"""Reading a run from the stores into memory."""
+
+from __future__ import annotations
+
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from gaitfleet.task.stages import stage_tasks
+from gaitfleet.wire import RunDescription
+from replay_api.constants import RATE_WINDOW_SECONDS
+from replay_api.metrics import Metrics
+from replay_api.services import loading
+from replay_api.services.heads import Heads
+from replay_api.services.limiter import Limiter, LimiterRule
+from replay_api.services.memory import Memory
+from replay_api.services.open_run import OpenRun
+from replay_api.services.sampling import Sampler
+from replay_api.services.tally import Tally
+from replay_api.storage.checkpoint_records import CheckpointRecords
+from replay_api.storage.episodes import EpisodeStore, key_of
+from replay_api.storage.mongo import DatabaseClock
+from replay_api.storage.objects import CheckpointStore
+from replay_api.storage.runs import RunRecord, RunStore
+
+
+def inherited_transitions(description: RunDescription) -> int:
+    """Transitions that a run has from its parents, as far as they fit."""
+    return min(sum(parent.transitions for parent in description.parents), description.experiment.replay.capacity)
+
+
+@dataclass(frozen=True, slots=True)
+class Stores:
+    """Everything that is kept outside this process."""
+
+    runs: RunStore
+    episodes: EpisodeStore
+    records: CheckpointRecords
+    objects: CheckpointStore
+    clock: DatabaseClock
+
+
+async def prepared(
+    record: RunRecord, stores: Stores, metrics: Metrics, threads: Executor
+) -> tuple[loading.LoadPlan, OpenRun]:
+    """A run that counts what is stored, and the episodes that are to be loaded into it."""
+    description = record.description
+    experiment, replay = description.experiment, description.experiment.replay
+    tasks = stage_tasks(experiment)
+    await stores.clock.ask()
+    planned_at = stores.clock.earliest()
+    settled = planned_at - timedelta(seconds=RATE_WINDOW_SECONDS)
+    plan = await loading.plan_of(description, stores.episodes)
+    tally = await _tally(description, settled, stores.episodes)
+    memory = Memory(description, tasks[description.stage].description, tally.stage_steps)
+    cache = memory.cache()
+    planned_transitions = loading.transitions_in(plan.episodes)
+    restarted = experiment.stage_names[0] not in plan.stages
+
+    def ready() -> bool:
+        minimum = opened.limiter.rule.min_size
+        if opened.loading and not all(source.filled(minimum) for source in opened.sources):
+            return False
+        if restarted:  # half of the capacity always fits, however short episodes are
+            return cache.transitions >= min(minimum, replay.capacity // 2)
+        needed = min(minimum, planned_transitions, replay.capacity) if opened.loading else 1
+        return cache.transitions >= max(1, needed)
+
+    opened = OpenRun(
+        description=description,
+        stage_tasks=tasks,
+        record=record,
+        cache=cache,
+        sampler=Sampler(),
+        sources=await memory.sources(stores.episodes),
+        limiter=Limiter(
+            LimiterRule.of(experiment, record.limits),
+            inserted=await _inserted(record, plan, stores.episodes),
+            sampled=record.sampled,
+            ready=ready,
+            inherited=inherited_transitions(description),
+            credit=record.credit,
+        ),
+        tally=tally,
+        heads=Heads(stores.objects),
+        metrics=metrics,
+        threads=threads,
+        flushed=record.sampled,
+        planned_at=planned_at,
+    )
+    metrics.open_run(opened.run)
+    await _remember(opened, {planned.key for planned in plan.own}, settled, stores.episodes)
+    opened.end_sources()
+    return plan, opened
+
+
+async def _inserted(record: RunRecord, plan: loading.LoadPlan, episodes: EpisodeStore) -> int:
+    """Transitions inserted in the whole run; those stored after the plan are counted when they are followed."""
+    inserted = loading.transitions_in(plan.own) + record.deleted_transitions
+    if plan.own:
+        inserted += await episodes.transitions_before(record.description.run, plan.own[-1])
+    return inserted
+
+
+async def _tally(description: RunDescription, settled: datetime, episodes: EpisodeStore) -> Tally:
+    run = description.run
+    stage = description.experiment.stage_names[description.stage]
+    steps = await episodes.stage_steps(run, stage, settled) if stage else 0
+    return Tally(await episodes.totals(run, settled), stage, steps)
+
+
+async def _remember(opened: OpenRun, planned: set[str], settled: datetime, episodes: EpisodeStore) -> None:
+    """Count the episodes of the last minute one by one, and take the latest returns from before it."""
+    run = opened.run
+    for role in ("train", "random"):
+        for summary in reversed(await episodes.latest(run, role, limit=20)):
+            opened.tally.remember(summary)
+    evaluated = await episodes.newest_evaluated(run)
+    if evaluated is not None:
+        for summary in reversed(await episodes.evaluations(run, evaluated)):
+            opened.tally.remember(summary)
+    for summary in await episodes.summaries(await episodes.keys_since(run, settled)):
+        key = key_of(run, summary.episode_id)
+        if key in planned or summary.role == "evaluate":  # any other came after the plan, and is followed
+            opened.recent.add(key)
+            opened.tally.count(summary)
