@@ -79,7 +79,9 @@ __all__ = [
 class ReplaySettings(Settings):
     """What is kept for learning, and how fast it may be used."""
 
-    capacity: int = Field(default=1_000_000, ge=100, description="Transitions (decisions) held for sampling.")
+    capacity: int = Field(
+        default=1_000_000, ge=100, le=1_000_000_000, description="Transitions (decisions) held for sampling."
+    )
     min_size: int = Field(default=2_000, ge=1, description="Transitions that must be there before the first sample.")
     samples_per_insert: float = Field(
         default=256.0,
