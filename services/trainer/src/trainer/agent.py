@@ -171,7 +171,9 @@ class Agent:
             tensors |= part_tensors
             counters |= part_counters
         actor_tensors = {name: tensor.detach().clone() for name, tensor in actor.state_dict().items()}
-        recent = {} if self._recent_observation is None else {policy.RECENT_OBSERVATION: self._recent_observation}
+        recent = (
+            {} if self._recent_observation is None else {policy.RECENT_OBSERVATION: self._recent_observation.clone()}
+        )
         return Snapshot(
             description=description,
             policy_tensors=actor_tensors | {"normalizer.mean": mean, "normalizer.std": std} | recent,

@@ -32,6 +32,7 @@ class LearningState(Protocol):
     critics: TwinCritics
     actor_optimizer: torch.optim.Adam
     critic_optimizer: torch.optim.Adam
+    generator: torch.Generator
     updates: int
 
 
@@ -49,12 +50,19 @@ class Algorithm:
         The actor as the workers get it, of layers that `gaitfleet.policy` knows; may share tensors with the state.
     head
         How a worker turns the actor's output into an action.
+    policy_delay
+        Every so many updates the actor is updated, too.
     """
 
     state: LearningState
     learn: Callable[[Transitions], UpdateResult]
     published_actor: Callable[[], nn.Sequential]
     head: Literal["deterministic", "tanh_normal"]
+    policy_delay: int = 1
+
+    def next_update_has_actor(self) -> bool:
+        """Whether the next update is one of the actor, too, and not of the critics alone."""
+        return (self.state.updates + 1) % self.policy_delay == 0
 
 
 def make_algorithm(
@@ -88,10 +96,20 @@ def _sac(config: SacConfig, generator: torch.Generator, device: torch.device) ->
 def _crossq(config: CrossqConfig, generator: torch.Generator, device: torch.device) -> Algorithm:
     state = make_crossq_state(config, generator, device)
     return Algorithm(
-        state, lambda batch: update_crossq(state, batch, config), lambda: folded(state.actor), "tanh_normal"
+        state,
+        lambda batch: update_crossq(state, batch, config),
+        lambda: folded(state.actor),
+        "tanh_normal",
+        config.policy_delay,
     )
 
 
 def _td3(config: Td3Config, generator: torch.Generator, device: torch.device) -> Algorithm:
     state = make_td3_state(config, generator, device)
-    return Algorithm(state, lambda batch: update_td3(state, batch, config), lambda: state.actor, "deterministic")
+    return Algorithm(
+        state,
+        lambda batch: update_td3(state, batch, config),
+        lambda: state.actor,
+        "deterministic",
+        config.policy_delay,
+    )

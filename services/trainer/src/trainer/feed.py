@@ -12,6 +12,7 @@ import queue
 import threading
 import time
 from dataclasses import fields
+from functools import cache
 
 import numpy as np
 import torch
@@ -58,9 +59,15 @@ class HostBatch:
 
     def to(self, device: torch.device) -> Transitions:
         """The transitions on `device`. On the CPU they are the buffers themselves: release them after the last use."""
-        transitions = self.transitions.to(device)
-        if device.type == "cuda":
-            self._copied = torch.cuda.current_stream(device).record_event()
+        if device.type != "cuda":
+            return self.transitions.to(device)
+        stream, learning = _copying(device), torch.cuda.current_stream(device)
+        with torch.cuda.stream(stream):
+            transitions = self.transitions.to(device)
+        self._copied = stream.record_event()
+        learning.wait_event(self._copied)
+        for field in fields(transitions):
+            getattr(transitions, field.name).record_stream(learning)  # made on one stream, used on the other
         return transitions
 
     def fill(self, batch: Batch) -> None:
@@ -223,6 +230,12 @@ class BatchFeed:
                     self._buffer_count += 1
                     return HostBatch(*self._sizes, pinned=self._pinned)
         return None
+
+
+@cache
+def _copying(device: torch.device) -> torch.cuda.Stream:
+    """A stream of its own, so that the next batch is copied while the GPU still learns from the one before it."""
+    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
 
 def _copy(name: str, source: Array, target: Array) -> None:

@@ -7,6 +7,7 @@ import math
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -20,6 +21,7 @@ from trainer.metrics import TrainerMetrics
 from trainer.priorities import PrioritySender
 from trainer.publisher import Publisher
 from trainer.snapshot import NonFiniteError
+from trainer.transitions import Transitions, UpdateResult
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +45,8 @@ class Learner:
         Where checkpoints go.
     lease
         The right to train this run.
+    update
+        One update of `agent` from a batch on its device: `Agent.learn`, or what stands for it.
     priorities
         Where errors go, for prioritized sampling; else None.
     metrics
@@ -56,6 +60,7 @@ class Learner:
         feed: BatchFeed,
         publisher: Publisher,
         lease: LeaseKeeper,
+        update: Callable[[Transitions], UpdateResult],
         priorities: PrioritySender | None,
         metrics: TrainerMetrics,
     ) -> None:
@@ -63,6 +68,7 @@ class Learner:
         self._feed = feed
         self._publisher = publisher
         self._lease = lease
+        self._update = update
         self._priorities = priorities
         self._metrics = metrics
         self._diagnostics: dict[str, Tensor] = {}
@@ -106,7 +112,7 @@ class Learner:
         transitions = batch.to(self._agent.device)
         copied = time.perf_counter()
         # On a GPU this only queues the work; the time that it takes shows up in the next report, which waits for it
-        result = self._agent.learn(transitions)
+        result = self._update(transitions)
         self._metrics.phase("h2d").inc(copied - started)
         self._metrics.phase("compute").inc(time.perf_counter() - copied)
         self._metrics.updates.inc()

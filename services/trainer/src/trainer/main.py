@@ -19,6 +19,7 @@ from gaitfleet.logs import configure_logging
 from gaitfleet.wire import BatchRequest, RunDescription
 from trainer import __version__
 from trainer.agent import Agent
+from trainer.cuda_graph import StaticUpdate
 from trainer.feed import BatchFeed
 from trainer.learner import Learner
 from trainer.lease_keeper import LeaseKeeper
@@ -166,7 +167,15 @@ def _learn(
     )
     prioritized = experiment.replay.sampling == "prioritized"
     priorities = PrioritySender(clients.make(attempts=2), metrics) if prioritized else None
-    learner = Learner(agent=agent, feed=feed, publisher=publisher, lease=lease, priorities=priorities, metrics=metrics)
+    learner = Learner(
+        agent=agent,
+        feed=feed,
+        publisher=publisher,
+        lease=lease,
+        update=StaticUpdate(agent).learn if settings.cuda_graphs else agent.learn,
+        priorities=priorities,
+        metrics=metrics,
+    )
     lease.start(learner.progress)
     if priorities is not None:
         priorities.start()

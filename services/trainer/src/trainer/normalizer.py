@@ -23,6 +23,8 @@ SMALLEST_RETURN_VARIANCE = 1e-8
 class RunningMoments:
     """Mean and variance of everything learned from, in float64; every field travels in a checkpoint.
 
+    All changes are in place: a CUDA graph of an update goes on with the tensors that it was recorded with.
+
     Parameters
     ----------
     count
@@ -47,12 +49,12 @@ class RunningMoments:
         delta = mean - self.mean
         self.squares += squares + delta.square() * (self.count * size / total)
         self.mean += delta * (size / total)
-        self.count = total
+        self.count.copy_(total)
 
     def forget(self, *, beyond: int) -> None:
         """Count what was seen as no more than this many vectors, so that what comes next soon weighs as much."""
         share = (beyond / self.count.clamp_min(1.0)).clamp_max(1.0)
-        self.count = self.count * share
+        self.count *= share
         self.squares *= share
 
 
@@ -113,7 +115,7 @@ class RewardScale(RunningMoments):
     def update(self, return_so_far: Tensor) -> None:
         """Merge the returns so far of a batch, [B]."""
         self.merge(return_so_far[:, None])
-        self.largest = torch.maximum(self.largest, return_so_far.abs().amax().double())
+        torch.maximum(self.largest, return_so_far.abs().amax().double(), out=self.largest)
 
     def scale(self, reward: Tensor) -> Tensor:
         """Scaled rewards, [B]."""

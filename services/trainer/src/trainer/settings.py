@@ -65,6 +65,11 @@ class TrainerSettings(BaseSettings):
         description="Multiply in bfloat16, three digits, forward and backward; parameters, gradients, optimisers and "
         "losses stay float32. For GPUs from Ampere on.",
     )
+    cuda_graphs: bool = Field(
+        default=False,
+        description="Record an update as a CUDA graph and replay it: the host launches one thing instead of hundreds. "
+        "For GPUs; never run on one by this project yet.",
+    )
     metrics_port: int = Field(default=0, ge=0, le=65_535, description="Port of the Prometheus metrics; 0: none.")
     metrics_address: str = Field(
         default="0.0.0.0",  # noqa: S104  (Prometheus scrapes the pod from outside)
@@ -107,12 +112,14 @@ class TrainerSettings(BaseSettings):
         Raises
         ------
         ValueError
-            When a GPU is asked for and there is none, or `bf16` of one that cannot.
+            When a GPU is asked for and there is none, `bf16` of one that cannot, or `cuda_graphs` without one.
         """
         if self.device not in ("auto", "cpu") and not torch.cuda.is_available():
             raise ValueError(f"device is {self.device!r}, but torch {torch.__version__} finds no GPU here")
         found = "cuda" if torch.cuda.is_available() else "cpu"
         device = torch.device(found if self.device == "auto" else self.device)
+        if self.cuda_graphs and device.type != "cuda":
+            raise ValueError(f"cuda_graphs is true, but the trainer computes on {device}: it is for GPUs alone")
         if self.bf16 and device.type == "cuda":
             properties = torch.cuda.get_device_properties(device)
             if properties.major < FIRST_BF16_CAPABILITY:
