@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import httpx
 import numpy as np
+import pytest
 
 from gaitfleet.checksum import trajectory_checksum
 from gaitfleet.episode import Episode
@@ -78,11 +79,14 @@ def test_rows_that_changed_on_their_way_are_refused(fleet: Fleet) -> None:
     assert fleet.post(Episode(metadata, episode.trajectory)).status_code == 201
 
 
-def test_an_evaluation_says_how_many_of_its_episodes_walked(api: str) -> None:
+def test_an_evaluation_says_how_far_its_episodes_went_and_how_many_walked(api: str) -> None:
     with Fleet(api, experiment_of(task={"environment": "prosthetics", "round": 1})) as fleet:
         fleet.publish(1, fleet.lease().json()["epoch"])
         for seed in range(2):
             fleet.post(fleet.play(seed=seed, role="evaluate", exploration="none", policy_version=1))
         (event,) = fleet.events("evaluation_finished")
+        summaries = fleet.get("/episodes").json()["episodes"]
+        for figure, name in (("mean_distance_m", "distance_m"), ("mean_foot_contacts", "foot_contacts")):
+            assert event["data"][figure] == pytest.approx(np.mean([summary[name] for summary in summaries]))
         assert event["data"]["walked_episodes"] == 0
         assert fleet.status()["returns"]["evaluate"]["walked_episodes"] == 0

@@ -297,6 +297,16 @@ def test_evaluation_chooses_the_best_checkpoint(fleet: Fleet) -> None:
     assert NumpyPolicy.from_bytes(policy.content).description.version == best
     finished = fleet.events("evaluation_finished")
     assert [event["data"]["policy_version"] for event in finished] == [10, 20]
+    scores = [episode.trajectory.reward.sum(dtype=np.float64) for episode in played]
+    assert finished[1]["data"] == pytest.approx(
+        {
+            "policy_version": 20,
+            "episodes": 2,
+            "mean_simulator_return": np.mean(scores),
+            "deviation_simulator_return": np.std(scores),
+            "mean_steps": 30,
+        }
+    )
     assert fleet.sample().status_code == 429  # evaluation episodes are never sampled
 
 

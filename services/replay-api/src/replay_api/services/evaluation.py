@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
+from statistics import mean, pstdev
 
 from gaitfleet.wire import CheckpointInfo
 from replay_api.metrics import Metrics
 from replay_api.services.event_log import EventLog
 from replay_api.services.open_run import OpenRun
 from replay_api.storage.checkpoint_records import CheckpointRecords
-from replay_api.storage.episodes import EpisodeStore
+from replay_api.storage.episodes import EpisodeStore, Evaluated
 from replay_api.storage.runs import Evaluation, RunStore
 
 
@@ -42,18 +44,17 @@ class Evaluations:
             episodes = await self._episodes.evaluated(opened.run, policy_version, stage)
             if not episodes:
                 return
-            mean = sum(episode.score for episode in episodes) / len(episodes)
-            score = Evaluation(mean, len(episodes), stage)
+            mean_score = mean(episode.score for episode in episodes)
+            score = Evaluation(mean_score, len(episodes), stage)
             kept = await self._records.evaluated(opened.run, policy_version, score)
             await self._runs.evaluated(opened.run, policy_version, score)
             if len(episodes) < needed:
                 return
-            self._metrics.evaluation_return.labels(opened.run).set(mean)
+            self._metrics.evaluation_return.labels(opened.run).set(mean_score)
             if len(episodes) == needed:
-                data = {"policy_version": policy_version, "mean_simulator_return": mean, "episodes": needed}
-                if any(episode.walked is not None for episode in episodes):
-                    data["walked_episodes"] = sum(bool(episode.walked) for episode in episodes)
-                await self._events.add(opened.run, "evaluation_finished", **data)
+                await self._events.add(
+                    opened.run, "evaluation_finished", policy_version=policy_version, **figures_of(episodes)
+                )
             if kept:
                 await self._choose_best(opened, needed)
 
@@ -71,6 +72,27 @@ class Evaluations:
         if record is not None:
             opened.record = record
             await opened.heads.refresh(record)
+
+
+def figures_of(episodes: Sequence[Evaluated]) -> dict[str, int | float]:
+    """What the event says of a policy's evaluation; what only walkers have is left out elsewhere."""
+    scores = [episode.score for episode in episodes]
+    figures: dict[str, int | float] = {
+        "episodes": len(episodes),
+        "mean_simulator_return": mean(scores),
+        "deviation_simulator_return": pstdev(scores),
+        "mean_steps": mean(episode.steps for episode in episodes),
+    }
+    ways = [episode.distance_m for episode in episodes if episode.distance_m is not None]
+    contacts = [episode.foot_contacts for episode in episodes if episode.foot_contacts is not None]
+    walked = [episode.walked for episode in episodes if episode.walked is not None]
+    if ways:
+        figures["mean_distance_m"] = mean(ways)
+    if contacts:
+        figures["mean_foot_contacts"] = mean(contacts)
+    if walked:
+        figures["walked_episodes"] = sum(walked)
+    return figures
 
 
 def _score(info: CheckpointInfo) -> float:

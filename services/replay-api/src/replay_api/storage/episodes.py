@@ -41,9 +41,12 @@ class EpisodeFilter:
 
 @dataclass(frozen=True, slots=True)
 class Evaluated:
-    """One evaluation episode: its official score, and whether it is walking (None: not asked of this task)."""
+    """One evaluation episode: official score and steps; of a walker way, contacts and whether it walked, else None."""
 
     score: float
+    steps: int
+    distance_m: float | None
+    foot_contacts: int | None
     walked: bool | None
 
 
@@ -225,9 +228,10 @@ class EpisodeStore:
         """Every evaluation episode of one policy in one stage."""
         query: Document = {"run": run, "role": "evaluate", "policy_version": policy_version}
         query["stage"] = stage if stage else {"$in": ["", None]}  # older episodes have no such field
+        wanted = ("simulator_return", "steps", "distance_m", "foot_contacts", "walked")
         async with asking("list evaluations"):
-            documents = await self._episodes.find(query, {"simulator_return": 1, "walked": 1}).to_list(None)
-        return [Evaluated(float(document["simulator_return"]), document.get("walked")) for document in documents]
+            documents = await self._episodes.find(query, dict.fromkeys(wanted, 1)).to_list(None)
+        return [Evaluated(*(document.get(name) for name in wanted)) for document in documents]
 
     async def newest_evaluated(self, run: str) -> int | None:
         """Newest policy that has an evaluation episode."""
