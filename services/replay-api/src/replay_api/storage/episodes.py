@@ -228,10 +228,19 @@ class EpisodeStore:
         """Every evaluation episode of one policy in one stage."""
         query: Document = {"run": run, "role": "evaluate", "policy_version": policy_version}
         query["stage"] = stage if stage else {"$in": ["", None]}  # older episodes have no such field
-        wanted = ("simulator_return", "steps", "distance_m", "foot_contacts", "walked")
+        wanted = ["simulator_return", "steps", "distance_m", "foot_contacts", "walked"]
         async with asking("list evaluations"):
-            documents = await self._episodes.find(query, dict.fromkeys(wanted, 1)).to_list(None)
-        return [Evaluated(*(document.get(name) for name in wanted)) for document in documents]
+            documents = await self._episodes.find(query, wanted).to_list(None)
+        return [
+            Evaluated(
+                score=float(document["simulator_return"]),
+                steps=int(document["steps"]),
+                distance_m=document.get("distance_m"),
+                foot_contacts=document.get("foot_contacts"),
+                walked=document.get("walked"),
+            )
+            for document in documents
+        ]
 
     async def newest_evaluated(self, run: str) -> int | None:
         """Newest policy that has an evaluation episode."""
