@@ -56,6 +56,7 @@ def group_of(records: list[dict[str, Any]]) -> dict[str, Any]:
         "seeds": len(records),
         "score": statistics.mean(scores),
         "score_deviation": statistics.pstdev(scores),
+        "median_score": statistics.median(scores),
         # of the whole curve: the last score alone would not tell who learned sooner
         "mean_score_of_curve": statistics.mean(float(curve_of_record(record).score.mean()) for record in records),
         "updates_by_limiter": ratios[:, 0].tolist(),
@@ -88,13 +89,15 @@ def floors_of(groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def report(groups: list[dict[str, Any]], floors: list[dict[str, Any]]) -> None:
-    titles = f"{'algorithm':<10} {'workers':>7} {'seeds':>5} {'score':>9} {'deviation':>9} {'whole curve':>11}"
+    titles = (
+        f"{'algorithm':<10} {'workers':>7} {'seeds':>5} {'score':>9} {'deviation':>9} {'median':>9} {'whole curve':>11}"
+    )
     print(f"{titles}  updates/asked")
     for group in groups:
         ratios = group["updates_by_limiter"] + group["updates_by_policies"]
         print(
             f"{group['algorithm']:<10} {group['workers']:>7} {group['seeds']:>5} {group['score']:>9.1f} "
-            f"{group['score_deviation']:>9.1f} {group['mean_score_of_curve']:>11.1f}  "
+            f"{group['score_deviation']:>9.1f} {group['median_score']:>9.1f} {group['mean_score_of_curve']:>11.1f}  "
             f"{min(ratios):.3f} to {max(ratios):.3f}"
         )
     for floor in floors:
