@@ -14,6 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from tests.trainer.toys import CPU, describe, noise_transitions, small_agent, small_experiment
 from trainer.agent import Agent
 from trainer.cuda_graph import StaticUpdate
+from trainer.settings import TrainerSettings
 from trainer.snapshot import _live_tensors
 
 CATEGORICAL = {"critic_bins": 51, "reward_scaling": True}
@@ -85,6 +86,11 @@ def test_learning_from_a_buffer_that_stays_is_the_same_bit_for_bit(name: str, al
         assert torch.equal(expected.td_error, found.td_error)
         assert expected.diagnostics.keys() == found.diagnostics.keys()
     assert static.snapshot().encode() == plain.snapshot().encode()
+
+
+def test_without_a_gpu_the_option_is_refused() -> None:
+    with pytest.raises(ValueError, match="cuda_graphs is true, but the trainer computes on cpu"):
+        TrainerSettings(run="toy", device="cpu", cuda_graphs=True).torch_device()
 
 
 @needs_gpu
