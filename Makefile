@@ -16,7 +16,7 @@ OUTSIDE := not e2e and not faults and not isolation and not chart and not contai
 export REGISTRY IMAGE_TAG
 
 .PHONY: help run test test-isolation test-fuzz test-e2e test-containers test-cluster test-observability test-faults soak images chart dashboards \
-  check bench learning-bars study-integrator install install-dev clean
+  locks check bench learning-bars study-integrator install install-dev clean
 
 help: ## Show this help
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -64,6 +64,9 @@ chart: .venv-chart/.installed .venv-checkov/.installed ## Lint, render and valid
 dashboards: install-dev ## Write the chart's Grafana dashboards from deploy/dashboards
 	$(BIN)/python -m deploy.dashboards
 
+locks: .venv-locks/.installed ## Write docker/requirements: what the images install, with hashes (after changed dependencies or constraints)
+	.venv-locks/bin/python docker/lock.py
+
 check: install-dev ## Lint and type checks
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -101,4 +104,4 @@ $(VENV)/.installed-dev: $(VENV)/.installed requirements-dev.txt
 	touch $@
 
 clean: ## Remove the virtual environments and the data of `make run`
-	rm -rf $(VENV) .venv-chart .venv-checkov data
+	rm -rf $(VENV) .venv-chart .venv-checkov .venv-locks data

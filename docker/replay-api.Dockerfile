@@ -12,20 +12,16 @@ ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=igno
 # The service's environment has no pip; another one installs into it.
 RUN python3 -m venv /opt/pip && python3 -m venv --without-pip /opt/venv
 WORKDIR /src
-# This layer changes only with the dependencies: the packages are there as names without content, and go again.
-COPY constraints.txt ./
-COPY libs/gaitfleet/pyproject.toml libs/gaitfleet/README.md libs/gaitfleet/
-COPY services/replay-api/pyproject.toml services/replay-api/README.md services/replay-api/
-RUN mkdir -p libs/gaitfleet/src/gaitfleet services/replay-api/src/replay_api \
- && touch libs/gaitfleet/src/gaitfleet/__init__.py services/replay-api/src/replay_api/__init__.py \
- && /opt/pip/bin/pip --python /opt/venv/bin/python install -c constraints.txt \
-    ./libs/gaitfleet ./services/replay-api \
- && /opt/pip/bin/pip --python /opt/venv/bin/python uninstall --yes gaitfleet gaitfleet-replay-api
+# The files whose hashes the locks name and no others; nothing is built. This layer changes only with them.
+COPY docker/requirements/build.txt docker/requirements/replay-api.txt ./
+RUN /opt/pip/bin/pip install --require-hashes --only-binary :all: -r build.txt \
+ && /opt/pip/bin/pip --python /opt/venv/bin/python install --require-hashes --only-binary :all: -r replay-api.txt \
+ && /opt/pip/bin/pip --python /opt/venv/bin/python check
 
 FROM dependencies AS code
 COPY libs/gaitfleet libs/gaitfleet
 COPY services/replay-api services/replay-api
-RUN /opt/pip/bin/pip --python /opt/venv/bin/python install --no-deps --target /opt/code ./libs/gaitfleet ./services/replay-api
+RUN /opt/pip/bin/pip install --no-index --no-build-isolation --no-deps --target /opt/code ./libs/gaitfleet ./services/replay-api
 
 FROM ${BASE_IMAGE}
 # The root file system is read-only in the cluster: nothing is written but under /tmp.

@@ -12,20 +12,19 @@ ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=igno
 # The service's environment has no pip; another one installs into it.
 RUN python3 -m venv /opt/pip && python3 -m venv --without-pip /opt/venv
 WORKDIR /src
-# This layer changes only with the dependencies: the packages are there as names without content, and go again.
-COPY constraints.txt ./
-COPY libs/gaitfleet/pyproject.toml libs/gaitfleet/README.md libs/gaitfleet/
-COPY services/rollout/pyproject.toml services/rollout/README.md services/rollout/
-RUN mkdir -p libs/gaitfleet/src/gaitfleet services/rollout/src/rollout \
- && touch libs/gaitfleet/src/gaitfleet/__init__.py services/rollout/src/rollout/__init__.py \
- && /opt/pip/bin/pip --python /opt/venv/bin/python install -c constraints.txt \
-    './libs/gaitfleet[client]' './services/rollout[opensim,gymnasium]' \
- && /opt/pip/bin/pip --python /opt/venv/bin/python uninstall --yes gaitfleet gaitfleet-rollout
+# The files whose hashes the locks name and no others, also where a package exists as source alone (gym). This layer
+# changes only with them.
+COPY docker/requirements/build.txt docker/requirements/rollout.txt ./
+RUN /opt/pip/bin/pip install --require-hashes --only-binary :all: -r build.txt \
+ && /opt/pip/bin/pip wheel --no-build-isolation --use-pep517 --require-hashes --no-deps --wheel-dir wheels -r rollout.txt \
+ && /opt/pip/bin/pip --python /opt/venv/bin/python install --no-index --no-deps wheels/*.whl \
+ && /opt/pip/bin/pip --python /opt/venv/bin/python check \
+ && rm -r wheels
 
 FROM dependencies AS code
 COPY libs/gaitfleet libs/gaitfleet
 COPY services/rollout services/rollout
-RUN /opt/pip/bin/pip --python /opt/venv/bin/python install --no-deps --target /opt/code ./libs/gaitfleet ./services/rollout
+RUN /opt/pip/bin/pip install --no-index --no-build-isolation --no-deps --target /opt/code ./libs/gaitfleet ./services/rollout
 
 FROM ${BASE_IMAGE}
 # The root file system is read-only in the cluster: nothing is written but under /tmp (OpenSim's log is opened in the

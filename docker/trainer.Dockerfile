@@ -2,7 +2,7 @@
 # one holds these two and nothing else. Two layers, so that changed code is a megabyte to push and not all the libraries.
 #
 # torch from PyPI brings its own CUDA libraries, so that one image serves CPU and GPU. A much smaller one for CPUs only:
-# --build-arg PIP_EXTRA_INDEX_URL=URL (or PIP_FIND_LINKS) of CPU-only wheels, for example download.pytorch.org/whl/cpu.
+# --build-arg TORCH=cpu --build-arg PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu (or PIP_FIND_LINKS).
 ARG BASE_IMAGE=python:3.11-slim-bookworm
 
 FROM ${BASE_IMAGE} AS dependencies
@@ -15,20 +15,22 @@ ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=igno
 # The service's environment has no pip; another one installs into it.
 RUN python3 -m venv /opt/pip && python3 -m venv --without-pip /opt/venv
 WORKDIR /src
-# This layer changes only with the dependencies: the packages are there as names without content, and go again.
-COPY constraints.txt ./
-COPY libs/gaitfleet/pyproject.toml libs/gaitfleet/README.md libs/gaitfleet/
-COPY services/trainer/pyproject.toml services/trainer/README.md services/trainer/
-RUN mkdir -p libs/gaitfleet/src/gaitfleet services/trainer/src/trainer \
- && touch libs/gaitfleet/src/gaitfleet/__init__.py services/trainer/src/trainer/__init__.py \
- && /opt/pip/bin/pip --python /opt/venv/bin/python install -c constraints.txt \
-    './libs/gaitfleet[client]' ./services/trainer \
- && /opt/pip/bin/pip --python /opt/venv/bin/python uninstall --yes gaitfleet gaitfleet-trainer
+# The files whose hashes the locks name and no others; nothing is built. This layer changes only with them. A torch for
+# CPUs is not on PyPI, so its version is pinned but not its hash.
+ARG TORCH=cuda
+COPY docker/requirements/build.txt docker/requirements/trainer.txt docker/requirements/torch-cuda.txt constraints.txt ./
+RUN /opt/pip/bin/pip install --require-hashes --only-binary :all: -r build.txt \
+ && /opt/pip/bin/pip --python /opt/venv/bin/python install --require-hashes --only-binary :all: -r trainer.txt \
+ && if [ "$TORCH" = cpu ]; \
+    then /opt/pip/bin/pip --python /opt/venv/bin/python install --only-binary :all: --no-deps -c constraints.txt torch; \
+    else /opt/pip/bin/pip --python /opt/venv/bin/python install --require-hashes --only-binary :all: --no-deps -r torch-cuda.txt; \
+    fi \
+ && /opt/pip/bin/pip --python /opt/venv/bin/python check
 
 FROM dependencies AS code
 COPY libs/gaitfleet libs/gaitfleet
 COPY services/trainer services/trainer
-RUN /opt/pip/bin/pip --python /opt/venv/bin/python install --no-deps --target /opt/code ./libs/gaitfleet ./services/trainer
+RUN /opt/pip/bin/pip install --no-index --no-build-isolation --no-deps --target /opt/code ./libs/gaitfleet ./services/trainer
 
 FROM ${BASE_IMAGE}
 # The root file system is read-only in the cluster: nothing is written but under /tmp (compiled kernels are cached there).
