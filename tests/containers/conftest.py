@@ -1,7 +1,7 @@
-"""The system of `compose.yaml` in containers, started by plain `docker` commands from that file's settings.
+"""The system of `compose.yaml` in containers, by `docker compose` as a user starts it.
 
-Needs the images (`make images`) and Docker, without its compose plugin. The variables `REGISTRY` and `IMAGE_TAG` say
-which images, as they do to make.
+Needs the images (`make images`) and Docker with its compose plugin. The variables `REGISTRY` and `IMAGE_TAG` say which
+images, as they do to make.
 """
 
 from __future__ import annotations
@@ -21,14 +21,18 @@ from gaitfleet.client import ReplayClient
 from gaitfleet.errors import ApiError
 from gaitfleet.wire import RunStatus
 
-ROOT = Path(__file__).resolve().parents[2]
+COMPOSE_FILE = Path(__file__).resolve().parents[2] / "compose.yaml"
 
 
 def docker(*arguments: str, check: bool = True) -> str:
     """Run a docker command; what it printed."""
-    done = subprocess.run(["docker", *arguments], capture_output=True, text=True, check=False, timeout=120)
+    # any free port: 8080 may be in use
+    environment = os.environ | {"API_PORT": "0"}
+    done = subprocess.run(
+        ["docker", *arguments], capture_output=True, text=True, check=False, timeout=300, env=environment
+    )
     assert done.returncode == 0 or not check, f"docker {' '.join(arguments)}: {done.stderr}"
-    return (done.stdout + done.stderr).strip()
+    return done.stdout.strip()
 
 
 def image_of(service: str) -> str:
@@ -38,58 +42,20 @@ def image_of(service: str) -> str:
 
 
 class Composition:
-    """Containers of the services of `compose.yaml`, on a network of their own."""
+    """The services of `compose.yaml`, as a project of their own."""
 
-    def __init__(self, directory: Path) -> None:
-        content = yaml.safe_load((ROOT / "compose.yaml").read_text())
-        self.services: dict[str, dict[str, Any]] = content["services"]
-        self._name = f"gaitfleet-test-{uuid.uuid4().hex[:8]}"
-        self._containers: list[str] = []
-        self._volumes = set(content["volumes"])
-        self._configs = {name: directory / name for name in content["configs"]}
-        for name, path in self._configs.items():
-            path.write_text(content["configs"][name]["content"])
-            path.chmod(0o444)
-        docker("network", "create", self._name)
+    def __init__(self) -> None:
+        self.services: dict[str, dict[str, Any]] = yaml.safe_load(COMPOSE_FILE.read_text())["services"]
+        self._project = f"gaitfleet-test-{uuid.uuid4().hex[:8]}"
 
-    def start(self, service: str) -> str:
-        """One more container of a service, once what it depends on is there; its name."""
-        settings = self.services[service]
-        needed = settings.get("depends_on", {})
-        for other in needed if isinstance(needed, dict) else []:
-            self.wait_until_healthy(self.containers(other)[0])
-        name = f"{self._name}-{service}-{len(self.containers(service)) + 1}"
-        network = ["--network", self._name, "--network-alias", service]
-        docker("run", "--detach", "--name", name, *network, *self._options(settings), *self._command(settings))
-        self._containers.append(name)
-        return name
-
-    def _options(self, settings: dict[str, Any]) -> Iterator[str]:
-        assert settings["read_only"] is True
-        yield "--read-only"
-        for option, key in (("--cap-drop", "cap_drop"), ("--security-opt", "security_opt"), ("--tmpfs", "tmpfs")):
-            for value in settings[key]:
-                yield from (option, value)
-        for name, value in settings.get("environment", {}).items():
-            yield from ("--env", f"{name}={value}")
-        for volume in settings.get("volumes", []):
-            source, _, rest = volume.partition(":")
-            known = source in self._volumes
-            yield from ("--volume", f"{self._name}-{source}:{rest}" if known else f"{(ROOT / source).resolve()}:{rest}")
-        for config in settings.get("configs", []):
-            yield from ("--volume", f"{self._configs[config['source']]}:{config['target']}:ro")
-        for port in settings.get("ports", []):
-            address, _, inside = port.rsplit(":", 2)
-            yield from ("--publish", f"{address}::{inside}")  # any free port outside
-
-    @staticmethod
-    def _command(settings: dict[str, Any]) -> list[str]:
-        part = settings["image"].removeprefix("gaitfleet-").partition(":")[0]
-        return [image_of(part), *settings.get("command", [])]
+    def compose(self, *arguments: str, check: bool = True) -> str:
+        """Run a command of docker compose; what it printed."""
+        return docker("compose", "--project-name", self._project, "--file", str(COMPOSE_FILE), *arguments, check=check)
 
     def containers(self, service: str) -> list[str]:
-        """Names of a service's containers, oldest first."""
-        return [name for name in self._containers if name.startswith(f"{self._name}-{service}-")]
+        """Names of a service's containers, those that have ended too, oldest first."""
+        names = self.compose("ps", "--all", "--format", "{{.Name}}", service).split()
+        return sorted(names, key=lambda name: int(name.rpartition("-")[2]))
 
     def wait_until_healthy(self, container: str, seconds: float = 180) -> None:
         """Wait until the image's own check says so."""
@@ -112,7 +78,7 @@ class Composition:
         docker("kill", "--signal", "KILL", container)
 
     def restart(self, container: str) -> None:
-        """Start it again, as whoever looks after containers does."""
+        """Start it again: `restart: unless-stopped` leaves to a person what a person has killed."""
         docker("start", container)
 
     def wait_for(self, condition: Callable[[], bool], what: str, seconds: float) -> None:
@@ -124,7 +90,7 @@ class Composition:
 
     def client(self) -> ReplayClient:
         """A client with the reader's token, through the port that is published."""
-        _, _, port = docker("port", self.containers("replay-api")[0], "8080/tcp").rpartition(":")
+        _, _, port = self.compose("port", "replay-api", "8080").rpartition(":")
         settings = self.services["replay-api"]["environment"]
         token = settings["GAITFLEET_REPLAY_API_READER_TOKENS"]
         run = self.services["run"]["environment"]["RUN"]
@@ -155,26 +121,18 @@ class Composition:
 
     def said(self) -> str:
         """State and last words of every container."""
-        states = (docker("ps", "--all", "--filter", f"name={self._name}", check=False),)
-        logs = (f"--- {name}\n{docker('logs', '--tail', '30', name, check=False)}" for name in self._containers)
-        return "\n".join([*states, *logs])
+        return f"{self.compose('ps', '--all', check=False)}\n{self.compose('logs', '--tail', '30', check=False)}"
 
     def close(self) -> None:
-        for name in self._containers:
-            docker("rm", "--force", "--volumes", name, check=False)
-        for volume in self._volumes:
-            docker("volume", "rm", f"{self._name}-{volume}", check=False)
-        docker("network", "rm", self._name, check=False)
+        self.compose("down", "--volumes", "--timeout", "5")
 
 
 @pytest.fixture(scope="session")
-def composition(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Composition]:
+def composition() -> Iterator[Composition]:
     """The whole system with two rollouts, running."""
-    composition = Composition(tmp_path_factory.mktemp("composition"))
+    composition = Composition()
     try:
-        for service in composition.services:
-            composition.start(service)
-        composition.start("rollout")
+        composition.compose("up", "--detach", "--no-build", "--scale", "rollout=2")
         yield composition
     finally:
         composition.close()

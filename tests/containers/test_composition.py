@@ -98,7 +98,8 @@ def test_a_killed_trainer_continues_where_it_was(composition: Composition) -> No
 
 
 def test_a_third_rollout_joins(composition: Composition) -> None:
-    worker = docker("inspect", "--format", "{{.Config.Hostname}}", composition.start("rollout"))
+    composition.compose("up", "--detach", "--no-build", "--no-recreate", "--scale", "rollout=3", "rollout")
+    worker = docker("inspect", "--format", "{{.Config.Hostname}}", composition.containers("rollout")[2])
     composition.wait_for_api(
         lambda client: bool(client.episodes(worker=f"{worker}.0", limit=1).episodes),
         f"an episode of {worker}'s simulator",
