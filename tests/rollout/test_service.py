@@ -169,15 +169,16 @@ def test_a_wrong_setting_ends_it_with_code_2(start: Start) -> None:
     assert b"simulators" in errors
 
 
-def test_its_metrics_can_be_read(api: FakeApi, start: Start) -> None:
+def test_its_metrics_and_its_sign_of_life_can_be_read(api: FakeApi, start: Start, tmp_path: Path) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    process = start(metrics_port=port, metrics_address="127.0.0.1")
+    process = start(metrics_port=port, metrics_address="127.0.0.1", progress_file=tmp_path / "progress")
     api.wait_for(lambda api: len(api.bodies) >= 2)
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as answer:
         text = answer.read().decode()
     stop(process)
+    assert (tmp_path / "progress").exists()
     for phase in ("simulate", "policy", "record", "post", "wait"):
         seconds = re.search(
             rf'rl_rollout_phase_seconds_total{{phase="{phase}",role="train",run_id="test"}} (\S+)', text

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -111,14 +112,17 @@ def test_a_fenced_publication_stops_it_before_the_lease_is_renewed() -> None:
         assert trainer.metric("rl_trainer_publish_total", result="fenced") == 1
 
 
-def test_it_waits_for_another_trainer_to_leave() -> None:
+def test_it_waits_for_another_trainer_to_leave(tmp_path: Path) -> None:
+    progress = tmp_path / "progress"
     with serving() as api:
         api.give_lease_to("another")
-        trainer = Trainer(api)
+        trainer = Trainer(api, progress_file=progress)
         time.sleep(0.3)
         assert api.sampled == 0
+        assert not progress.exists(), "a sign of life that would soon be too old"
         api.give_lease_to(None)
         api.wait_for(lambda api: len(api.checkpoints) >= 1)
+        assert progress.exists()
         trainer.stop.set()
         assert trainer.ended() is ExitCode.CLEAN
 

@@ -67,6 +67,17 @@ replicas: {{ .value | int }}
 {{- end -}}
 {{- end -}}
 
+{{/*
+Alive is who works: the main loop touches this file every second, also while it waits for others. Missing, it is not there
+yet. Five minutes are more than the longest turn of the loop (a GPU's first update, which compiles).
+*/}}
+{{- define "gaitfleet.progressProbe" -}}
+exec: {command: [sh, -c, "test ! -e /tmp/progress || find /tmp/progress -mmin -5 | grep -q ."]}
+periodSeconds: 20
+timeoutSeconds: 10
+failureThreshold: 3
+{{- end -}}
+
 {{/* Pod security "restricted": of the pod. Call with a user id. */}}
 {{- define "gaitfleet.podSecurity" -}}
 runAsNonRoot: true

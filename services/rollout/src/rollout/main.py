@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from gaitfleet.errors import ApiError, GaitfleetError, PolicyError
 from gaitfleet.logs import configure_logging
+from gaitfleet.progress import ProgressFile
 from gaitfleet.task import Task
 from gaitfleet.wire import RunDescription, WorkerOrders, WorkerReport
 from rollout.assignment import EnvironmentFactory, SimulatorSpecification
@@ -89,13 +90,14 @@ def serve(settings: RolloutSettings, stop: StopSignal, make_environment: Environ
     PolicyError
         When the run's policies do not fit its task.
     """
+    progress = ProgressFile(settings.progress_file)
     metrics = Metrics(settings.run, settings.role, settings.simulators)
     if settings.metrics_port:
         start_http_server(settings.metrics_port, settings.metrics_address, metrics.registry)
     run = wait_for_run(Connection(settings), stop)
     if run is None:
         return
-    Service(settings, run, metrics, make_environment).work(stop)
+    Service(settings, run, metrics, make_environment, progress).work(stop)
 
 
 def wait_for_run(connection: Connection, stop: threading.Event) -> RunDescription | None:
@@ -135,15 +137,23 @@ class Service:
     ----------
     run
         What to play for.
+    progress
+        Touched at every tick.
     """
 
     def __init__(
-        self, settings: RolloutSettings, run: RunDescription, metrics: Metrics, make_environment: EnvironmentFactory
+        self,
+        settings: RolloutSettings,
+        run: RunDescription,
+        metrics: Metrics,
+        make_environment: EnvironmentFactory,
+        progress: ProgressFile,
     ) -> None:
         self._settings = settings
         self._metrics = metrics
         self._run = run
         self._make_environment = make_environment
+        self._progress = progress
         self._stage = self._ordered_stage = run.stage
         self._training_episodes: int | None = None
         specification, task, recorder = self._production()
@@ -206,6 +216,7 @@ class Service:
         logger.info("stopped after %.1f s", stop.seconds_since())
 
     def _check(self) -> None:
+        self._progress.beat()
         if self._policies is not None and self._policies.mismatch is not None:
             raise PolicyError(f"the trainer publishes policies of another task: {self._policies.mismatch}")
         if self._ordered_stage != self._stage:

@@ -92,6 +92,9 @@ class RolloutSettings(BaseSettings):
         default="0.0.0.0",  # noqa: S104  (Prometheus scrapes the pod from outside)
         description="Address that port is bound to.",
     )
+    progress_file: Path | None = Field(
+        default=None, description="File that is touched every second while the main loop turns, for a liveness probe."
+    )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(default="INFO", description="Least level logged.")
 
     @model_validator(mode="after")

@@ -80,8 +80,13 @@ class Learner:
         """How far it is, as of the last report; may be called from any thread."""
         return self._progress
 
-    def run(self, stop: threading.Event) -> None:
+    def run(self, stop: threading.Event, beat: Callable[[], None] = lambda: None) -> None:
         """Learn until `stop` is set; the update in hand is finished.
+
+        Parameters
+        ----------
+        beat
+            Called at every turn of the loop, several times a second, also while there is nothing to learn from.
 
         Raises
         ------
@@ -93,6 +98,7 @@ class Learner:
             When the API refuses batches or checkpoints.
         """
         while not stop.is_set():
+            beat()
             if self._lease.lost.is_set():
                 raise LeaseLostError("another trainer holds the run")
             if self._lease.stage != self._agent.stage:

@@ -8,6 +8,7 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
 
 import torch
 from prometheus_client import REGISTRY, CollectorRegistry, start_http_server
@@ -16,6 +17,7 @@ from pydantic import ValidationError
 from gaitfleet.client import ReplayClient
 from gaitfleet.errors import ConflictError, ForbiddenError
 from gaitfleet.logs import configure_logging
+from gaitfleet.progress import ProgressFile
 from gaitfleet.wire import BatchRequest, RunDescription
 from trainer import __version__
 from trainer.agent import Agent
@@ -115,6 +117,7 @@ def _train(
     stop: threading.Event,
     registry: CollectorRegistry,
 ) -> None:
+    progress = ProgressFile(settings.progress_file)
     _prepare_torch(settings, device)
     metrics = TrainerMetrics(settings.run, registry)
     if settings.metrics_port:
@@ -137,7 +140,7 @@ def _train(
                 with clients.make(timeout_seconds=30.0, attempts=1, run=origin.run) as source:
                     warm_start(agent, origin, source, stop)
             if not stop.is_set():
-                _learn(settings, description, agent, lease, clients, metrics, stop)
+                _learn(settings, description, agent, lease, clients, metrics, stop, progress.beat)
     finally:
         lease.stop()
 
@@ -150,6 +153,7 @@ def _learn(
     clients: Clients,
     metrics: TrainerMetrics,
     stop: threading.Event,
+    beat: Callable[[], None],
 ) -> None:
     experiment = description.experiment
     checkpoints = experiment.checkpoints
@@ -184,7 +188,7 @@ def _learn(
     try:
         if agent.updates == 1 and agent.origin is not None and agent.publishable:
             publisher.start(agent.snapshot())  # the rollouts act by it from the first episode on
-        learner.run(stop)
+        learner.run(stop, beat)
         feed.ask_to_stop()
         logger.info("stopping at step %d", agent.updates)
         publisher.finish(agent, FINAL_PUBLICATION_SECONDS)

@@ -75,6 +75,9 @@ class TrainerSettings(BaseSettings):
         default="0.0.0.0",  # noqa: S104  (Prometheus scrapes the pod from outside)
         description="Address that port is bound to.",
     )
+    progress_file: Path | None = Field(
+        default=None, description="File that is touched every second while the main loop turns, for a liveness probe."
+    )
     lease_ttl_seconds: float = Field(
         default=30.0, ge=3, le=600, description="After so long without a sign of life another trainer may take over."
     )

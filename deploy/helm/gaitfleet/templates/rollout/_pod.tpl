@@ -36,6 +36,7 @@ spec:
         - {name: GAITFLEET_ROLLOUT_SPOOL_MAX_BYTES, value: {{ $values.spoolMaxBytes | int64 | quote }}}
         - {name: GAITFLEET_ROLLOUT_STOP_TIMEOUT_SECONDS, value: {{ $values.stopSeconds | quote }}}
         - {name: GAITFLEET_ROLLOUT_METRICS_PORT, value: "9090"}
+        - {name: GAITFLEET_ROLLOUT_PROGRESS_FILE, value: /tmp/progress}
         - {name: GAITFLEET_ROLLOUT_LOG_LEVEL, value: {{ $values.logLevel }}}
         {{- with $values.extraEnv }}
         {{- toYaml . | nindent 8 }}
@@ -53,16 +54,12 @@ spec:
         {{- end }}
       resources:
         {{- toYaml $values.resources | nindent 8 }}
-      # Only that the supervisor lives: it watches its simulators itself, and waits for an API that is away.
       startupProbe:
         httpGet: {path: /metrics, port: metrics}
         periodSeconds: 3
-        failureThreshold: 60  # importing takes long on a busy node
+        failureThreshold: 100  # importing takes long on a busy node
       livenessProbe:
-        httpGet: {path: /metrics, port: metrics}
-        periodSeconds: 20
-        timeoutSeconds: 10
-        failureThreshold: 6
+        {{- include "gaitfleet.progressProbe" . | nindent 8 }}
   volumes:
     - {{- include "gaitfleet.tokenVolume" (dict "root" .root "role" "rollout") | nindent 6 }}
     # survives a crash of the container; what is in it when the pod goes was not acknowledged to anybody
