@@ -13,20 +13,39 @@ from tests.chart.conftest import Render, Rendered, scenarios, values
 pytestmark = pytest.mark.chart
 
 
+POD_CONTEXT = {"runAsNonRoot", "runAsUser", "runAsGroup", "fsGroup", "fsGroupChangePolicy", "seccompProfile"}
+CONTAINER_CONTEXT = {
+    "allowPrivilegeEscalation",
+    "privileged",
+    "readOnlyRootFilesystem",
+    "runAsNonRoot",
+    "capabilities",
+}
+"""Nothing else is set: no SELinux or Windows options, sysctls, /proc mounts, profiles, of which the standard speaks."""
+
 # --- security ---------------------------------------------------------------------------------------------------------
 
 
 @scenarios
 def test_every_pod_keeps_the_restricted_standard(render: Render, scenario: str) -> None:
+    """Every control of the standard as of 1.36, and a read-only root, a high user and limits besides."""
     for name, pod in render(*values(scenario)).pods.items():
         spec = pod["spec"]
         assert spec["securityContext"]["runAsNonRoot"] is True, name
         assert spec["securityContext"]["runAsUser"] > 10000, name
         assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}, name
-        assert not {"hostNetwork", "hostPID", "hostIPC"} & spec.keys(), name
+        assert not {"hostNetwork", "hostPID", "hostIPC", "ephemeralContainers"} & spec.keys(), name
+        assert spec["securityContext"].keys() <= POD_CONTEXT, name
+        assert not any("apparmor" in key for key in pod["metadata"].get("annotations", {})), name
         assert set().union(*spec["volumes"]) <= {"name", "emptyDir", "secret", "configMap", "projected"}, name
         for container in [*spec["containers"], *spec.get("initContainers", [])]:
             context = container["securityContext"]
+            assert context.keys() <= CONTAINER_CONTEXT, name
+            assert context["privileged"] is False, name
+            assert not any("hostPort" in port for port in container.get("ports", [])), name
+            handlers = [container[key] for key in container if key.endswith("Probe")]
+            handlers += container.get("lifecycle", {}).values()
+            assert '"host"' not in json.dumps(handlers), name
             assert context["allowPrivilegeEscalation"] is False, name
             assert context["readOnlyRootFilesystem"] is True, name
             assert context["capabilities"] == {"drop": ["ALL"]}, name

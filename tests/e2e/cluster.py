@@ -1,8 +1,10 @@
 """A release of the chart on the cluster of KUBECONFIG, driven by helm and kubectl as a user would.
 
 Options are environment variables. `REGISTRY` and `IMAGE_TAG` say which images, as they do to make; side-loaded ones
-under their own names need neither. `CLUSTER_NAMESPACE` names an existing namespace; unset, one is made and deleted.
-`CLUSTER_VALUES` is a file with more values, `CLUSTER_WAIT_SECONDS` how long anything may take (600).
+under their own names need neither. `IMAGE_DATABASE`, `IMAGE_BUCKET`, `IMAGE_REPLAY_API`, `IMAGE_TRAINER` and
+`IMAGE_ROLLOUT` name single ones in full (`host/name:tag` or `host/name@sha256:…`), where REGISTRY is not set.
+`CLUSTER_NAMESPACE` names an existing namespace; unset, one is made and deleted. `CLUSTER_VALUES` is a file with more
+values, `CLUSTER_WAIT_SECONDS` how long anything may take (600).
 """
 
 from __future__ import annotations
@@ -32,6 +34,9 @@ EVERYTHING = (
 )
 """Kinds of objects that a release may consist of."""
 
+OF_THE_NAMESPACE = ("kube-root-ca.crt", "default", "default-token-")
+"""What Kubernetes itself puts into a namespace, by the beginning of its name."""
+
 
 class Cluster:
     """One namespace of a cluster.
@@ -46,6 +51,7 @@ class Cluster:
 
     def __init__(self, namespace: str, release: str) -> None:
         self.namespace, self.release = namespace, release
+        self.before: set[str] = set()
         missing = [name for name in ("helm", "kubectl") if shutil.which(name) is None]
         assert not missing, f"not on the PATH: {', '.join(missing)}"
 
@@ -69,9 +75,8 @@ class Cluster:
 
     def upgrade(self, *arguments: str) -> None:
         """`helm upgrade --install` with the images and values that this test was told."""
-        images = [f"image.{key}={value}" for key, value in _images().items()]
         more = os.environ.get("CLUSTER_VALUES")
-        options = [option for setting in images for option in ("--set", setting)]
+        options = [option for key, value in _images().items() for option in ("--set-string", f"{key}={value}")]
         options += ["--values", more] if more else []
         self.run("helm", "upgrade", "--install", self.release, str(CHART), *options, *arguments)
 
@@ -80,6 +85,21 @@ class Cluster:
         selector = f"app.kubernetes.io/instance={self.release}"
         found: list[dict[str, Any]] = json.loads(self.kubectl("get", kinds, "-l", selector, "-o", "json"))["items"]
         return found
+
+    def everything(self) -> set[str]:
+        """Kinds and names of all objects in the namespace, but what Kubernetes puts there."""
+        items = json.loads(self.kubectl("get", EVERYTHING, "-o", "json"))["items"]
+        names = [(item["kind"], item["metadata"]["name"]) for item in items]
+        return {f"{kind}/{name}" for kind, name in names if not name.startswith(OF_THE_NAMESPACE)}
+
+    def refusal_of_a_privileged_pod(self) -> str:
+        """What the cluster says to a pod that breaks the restricted standard; nothing is made."""
+        context = {"privileged": True}
+        container = {"name": "probe", "image": "probe", "securityContext": context}
+        pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "probe"}, "spec": {"containers": [container]}}
+        command = ["kubectl", "--namespace", self.namespace, "create", "--dry-run=server", "--filename", "-"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60, input=json.dumps(pod))
+        return done.stderr if done.returncode else ""
 
     def pods(self, component: str) -> list[dict[str, Any]]:
         """Pods of a component that are not on their way out, by name."""
@@ -139,8 +159,23 @@ class Cluster:
 
 
 def _images() -> dict[str, str]:
-    named = {"registry": os.environ.get("REGISTRY"), "tag": os.environ.get("IMAGE_TAG")}
-    return {key: value for key, value in named.items() if value}
+    """Values of the chart that say which images."""
+    found = {"image.registry": os.environ.get("REGISTRY", ""), "image.tag": os.environ.get("IMAGE_TAG", "")}
+    for component in ("database", "bucket", "replayApi", "trainer", "rollout"):
+        variable = "IMAGE_REPLAY_API" if component == "replayApi" else f"IMAGE_{component.upper()}"
+        repository, tag, digest = _parts(os.environ.get(variable, ""))
+        found[f"{component}.image.repository"] = repository
+        found[f"{component}.image.tag"] = tag
+        found[f"{component}.image.digest"] = digest
+    return {key: value for key, value in found.items() if value}
+
+
+def _parts(image: str) -> tuple[str, str, str]:
+    """Repository, tag and digest of an image's full name."""
+    name, _, digest = image.partition("@")
+    repository, colon, tag = name.rpartition(":")
+    # a colon before a slash belongs to the registry's port
+    return (repository, tag, digest) if colon and "/" not in tag else (name, "", digest)
 
 
 def _is_ready(pod: dict[str, Any]) -> bool:

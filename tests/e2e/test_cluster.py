@@ -7,11 +7,12 @@ lives through all tests, in their order. It takes the chart's defaults: developm
 from __future__ import annotations
 
 import os
+import re
 import uuid
 from collections.abc import Iterator
 
 import pytest
-from tests.e2e.cluster import EVERYTHING, Cluster
+from tests.e2e.cluster import Cluster
 
 pytestmark = pytest.mark.cluster
 
@@ -27,6 +28,7 @@ def cluster() -> Iterator[Cluster]:
     cluster = Cluster(namespace, "gaitfleet")
     if not given:
         cluster.create_namespace({"pod-security.kubernetes.io/enforce": "restricted"})
+    cluster.before = cluster.everything()
     try:
         cluster.upgrade()
         yield cluster
@@ -34,6 +36,11 @@ def cluster() -> Iterator[Cluster]:
         cluster.run("helm", "uninstall", cluster.release, "--ignore-not-found", check=False)
         if not given:
             cluster.kubectl("delete", "namespace", namespace, "--wait=false", check=False)
+
+
+def test_the_namespace_admits_restricted_pods_only(cluster: Cluster) -> None:
+    """Or that all pods are admitted would say nothing. A namespace of your own needs the label, too."""
+    assert re.search("violates PodSecurity|PodSecurityPolicy", cluster.refusal_of_a_privileged_pod())
 
 
 def test_every_pod_becomes_ready(cluster: Cluster) -> None:
@@ -96,6 +103,17 @@ def test_a_changed_value_changes_the_number(cluster: Cluster) -> None:
     cluster.wait_for(lambda: len(cluster.ready("rollout")) == 1, "one worker")
 
 
+def test_a_changed_value_does_not_silently_replace_a_number_that_somebody_else_set(cluster: Cluster) -> None:
+    """`kubectl patch`, which Kubernetes before 1.23 notes, too, as `kubectl scale` is noted since."""
+    cluster.kubectl("patch", f"deployment/{cluster.release}-rollout", "--patch", '{"spec": {"replicas": 2}}')
+    with pytest.raises(AssertionError, match=r"conflict(?s:.)*\.spec\.replicas"):
+        cluster.upgrade("--set", "rollout.replicas=3")
+    assert cluster.replicas("rollout") == 2
+    cluster.upgrade("--set", "rollout.replicas=1", "--force-conflicts")
+    assert cluster.replicas("rollout") == 1
+    cluster.wait_for(lambda: len(cluster.pods("rollout")) == 1 == len(cluster.ready("rollout")), "one worker")
+
+
 @pytest.mark.parametrize("component", ["rollout", "trainer", "replay-api"])
 def test_the_run_goes_on_when_a_pod_is_killed(cluster: Cluster, component: str) -> None:
     """As a preempted node does it: no time to say goodbye."""
@@ -119,4 +137,4 @@ def test_the_run_goes_on_when_a_pod_is_killed(cluster: Cluster, component: str) 
 
 def test_nothing_is_left_after_uninstalling(cluster: Cluster) -> None:
     cluster.run("helm", "uninstall", cluster.release, "--wait")
-    cluster.wait_for(lambda: not cluster.objects(EVERYTHING), "no object of the release")
+    cluster.wait_for(lambda: cluster.everything() <= cluster.before, "no object but those from before")

@@ -45,13 +45,14 @@ spec:
           startupProbe:
             tcpSocket: {port: server}
             periodSeconds: 2
-            failureThreshold: 60
+            failureThreshold: 150
           readinessProbe:
             tcpSocket: {port: server}
             periodSeconds: 5
           livenessProbe:
             tcpSocket: {port: server}
             periodSeconds: 20
+            timeoutSeconds: 10
             failureThreshold: 6
       volumes:
         - name: tmp

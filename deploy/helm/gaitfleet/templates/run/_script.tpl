@@ -24,7 +24,7 @@ containers:
       - {name: run, mountPath: /etc/gaitfleet/run, readOnly: true}
       - {name: tmp, mountPath: /tmp}
     resources:
-      requests: {cpu: 20m, memory: 128Mi}
+      requests: {cpu: 10m, memory: 128Mi}
       limits: {memory: 256Mi}
 volumes:
   - {{- include "gaitfleet.tokenVolume" (dict "root" .root "role" "admin") | nindent 4 }}
