@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Iterator
 
 import pytest
-from tests.e2e.cluster import Cluster
+from tests.e2e.cluster import WAIT_SECONDS, Cluster
 
 pytestmark = pytest.mark.cluster
 
@@ -69,7 +69,7 @@ def test_the_run_was_created(cluster: Cluster) -> None:
 
 def test_helm_s_test_passes(cluster: Cluster) -> None:
     """It posts an episode and samples it."""
-    cluster.run("helm", "test", cluster.release, "--timeout", "5m")
+    cluster.run("helm", "test", cluster.release, "--timeout", f"{WAIT_SECONDS:.0f}s")
 
 
 def test_a_checkpoint_travels_round(cluster: Cluster) -> None:
@@ -105,20 +105,20 @@ def test_a_changed_value_changes_the_number(cluster: Cluster) -> None:
 
 def test_a_changed_value_does_not_silently_replace_a_number_that_somebody_else_set(cluster: Cluster) -> None:
     """`kubectl patch`, which Kubernetes before 1.23 notes, too, as `kubectl scale` is noted since."""
-    cluster.kubectl("patch", f"deployment/{cluster.release}-rollout", "--patch", '{"spec": {"replicas": 2}}')
+    cluster.kubectl("patch", f"deployment/{cluster.release}-rollout", "--patch", '{"spec": {"replicas": 3}}')
     with pytest.raises(AssertionError, match=r"conflict(?s:.)*\.spec\.replicas"):
-        cluster.upgrade("--set", "rollout.replicas=3")
+        cluster.upgrade("--set", "rollout.replicas=2")
+    assert cluster.replicas("rollout") == 3
+    cluster.upgrade("--set", "rollout.replicas=2", "--force-conflicts")
     assert cluster.replicas("rollout") == 2
-    cluster.upgrade("--set", "rollout.replicas=1", "--force-conflicts")
-    assert cluster.replicas("rollout") == 1
-    cluster.wait_for(lambda: len(cluster.pods("rollout")) == 1 == len(cluster.ready("rollout")), "one worker")
+    cluster.wait_for(lambda: len(cluster.pods("rollout")) == 2 == len(cluster.ready("rollout")), "two workers")
 
 
 @pytest.mark.parametrize("component", ["rollout", "trainer", "replay-api"])
 def test_the_run_goes_on_when_a_pod_is_killed(cluster: Cluster, component: str) -> None:
     """As a preempted node does it: no time to say goodbye."""
     before = cluster.ask(f"/v1/runs/{RUN}/status")
-    (victim,) = cluster.pods(component)
+    victim, *others = cluster.pods(component)
     cluster.kubectl("delete", "pod", victim["metadata"]["name"], "--grace-period=0", "--force")
 
     def replaced_and_working() -> bool:
@@ -126,7 +126,7 @@ def test_the_run_goes_on_when_a_pod_is_killed(cluster: Cluster, component: str) 
         status = cluster.ask(f"/v1/runs/{RUN}/status")
         return (
             victim["metadata"]["uid"] not in uids
-            and len(cluster.ready(component)) == 1
+            and len(cluster.ready(component)) == 1 + len(others)
             and status is not None
             and status["environment_steps"] > before["environment_steps"]
             and status["checkpoint"]["step"] > before["checkpoint"]["step"]
