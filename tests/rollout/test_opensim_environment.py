@@ -89,6 +89,19 @@ def test_rows_equal_the_dictionary_of_the_official_environment(model: Model, pro
         np.testing.assert_array_equal(row, flattened(expected, ours.layout))
 
 
+@pytest.mark.parametrize(("activation", "length"), [(0.005, 0.13), (-1.0, 0.13), (1.2, 0.13), (0.5, 0.02)])
+def test_rows_equal_the_dictionary_where_a_muscle_leaves_its_limits(
+    environment: ProstheticsEnvironment, activation: float, length: float
+) -> None:
+    simulator = environment.simulator
+    simulator.reset()
+    simulator.model.setStateVariableValue(simulator.state, "/forceset/bifemsh_r/activation", activation)
+    simulator.model.setStateVariableValue(simulator.state, "/forceset/bifemsh_r/fiber_length", length)
+    row = np.empty(len(simulator.layout))
+    simulator.extract64(row)
+    np.testing.assert_array_equal(row, flattened(simulator.compute_state_desc(), simulator.layout))
+
+
 @pytest.mark.parametrize(("model", "prosthetic"), MODELS)
 def test_layout_names_are_the_models_own(model: Model, prosthetic: bool) -> None:
     simulator = OpenSimModel(model, prosthetic, "RungeKuttaMerson", 5e-5)

@@ -141,8 +141,10 @@ class NumpyPolicy:
     def normalize(self, observation: Float32) -> Float32:
         """Observation [..., O] in units of its running deviation, clipped."""
         clip = self.description.observation_clip
-        normalized: Float32 = np.minimum(np.maximum((observation - self._mean) * self._inverse_std, -clip), clip)
-        return normalized
+        normalized: Float32 = observation - self._mean
+        normalized *= self._inverse_std
+        np.maximum(normalized, -clip, out=normalized)
+        return np.minimum(normalized, clip, out=normalized)
 
     def distribution(self, observation: Float32) -> tuple[Float32, Float32]:
         """Mean [..., A] before the tanh, and log standard deviation [..., A] (minus infinity for a deterministic
@@ -241,16 +243,25 @@ def encode_policy(description: PolicyDescription, tensors: Mapping[str, Float32]
 
 def _linear(weight: Float32, bias: Float32) -> Operation:
     transposed = np.ascontiguousarray(weight.T)
-    return lambda x: x @ transposed + bias
+
+    def apply(x: Float32) -> Float32:
+        y: Float32 = x @ transposed
+        y += bias
+        return y
+
+    return apply
 
 
 def _layer_norm(scale: Float32, shift: Float32, epsilon: float) -> Operation:
     def apply(x: Float32) -> Float32:
-        # not `mean`: numpy's is a longer way to the same, and this runs for every decision
+        # not `mean`, and in place: numpy's is a longer way to the same, and this runs for every decision
         size = np.float32(x.shape[-1])
-        centred = x - x.sum(axis=-1, keepdims=True) / size
-        variance = np.square(centred).sum(axis=-1, keepdims=True) / size
-        normalized: Float32 = centred / np.sqrt(variance + np.float32(epsilon)) * scale + shift
+        mean: Float32 = np.add.reduce(x, axis=-1, keepdims=True) / size
+        normalized = x - mean
+        variance: Float32 = np.add.reduce(normalized * normalized, axis=-1, keepdims=True) / size
+        normalized /= np.sqrt(variance + np.float32(epsilon))
+        normalized *= scale
+        normalized += shift
         return normalized
 
     return apply

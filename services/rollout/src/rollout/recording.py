@@ -114,18 +114,20 @@ class Recording:
         self.reward: Float32 = views["reward"]
         self.step_seconds: Float32 = views["step_seconds"]
         self.decision: npt.NDArray[np.uint8] = views["decision"]
-        self._checksum: npt.NDArray[np.uint32] = views["checksum"]
-        self._counters: npt.NDArray[np.int64] = views["counters"]
+        # single numbers are read and written faster without numpy
+        self._checksum, self._counters = views["checksum"].data, views["counters"].data
 
     @property
     def steps(self) -> int:
         """Steps that are complete."""
-        return int(self._counters[_STEPS])
+        steps: int = self._counters[_STEPS]
+        return steps
 
     @property
     def beats(self) -> int:
         """Changes with every sign of life of the simulator."""
-        return int(self._counters[_BEATS])
+        beats: int = self._counters[_BEATS]
+        return beats
 
     @property
     def stop(self) -> bool:
@@ -152,13 +154,14 @@ class Recording:
             self._checksum[0] = first_checksum(row)
         else:
             step = self.action[before], self.reward[before], self.decision[before], row
-            self._checksum[steps] = next_checksum(int(self._checksum[before]), *step)
+            self._checksum[steps] = next_checksum(self._checksum[before], *step)
         self._counters[_STEPS] = steps
         self._counters[_BEATS] += 1
 
     def checksum(self, steps: int) -> int:
         """CRC-32 of the first `steps` steps, each as it was when it was committed (`gaitfleet.checksum`)."""
-        return int(self._checksum[steps])
+        checksum: int = self._checksum[steps]
+        return checksum
 
     def trajectory(self, target_velocity: Float32 | None) -> Trajectory | None:
         """A copy of what was recorded, up to the first number that is not finite; None when not one step is left.

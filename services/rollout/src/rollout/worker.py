@@ -48,10 +48,11 @@ def run_episode(
     clock = time.perf_counter
     began = clock()
     description = task.description
-    target_velocity, decisions = task.target_velocities(seed), task.decisions(seed)
+    target_velocity, decides = task.target_velocities(seed), task.decisions(seed).tolist()
     rows, actions = _read_only(recording.state), _read_only(recording.action)
     action: Float32 = np.zeros(description.action_size, np.float32)
     ending: tuple[Ending, EndingReason] = "truncated", "time_limit"
+    may_abort = task.may_abort
 
     _reset(environment, recording, description, seed, target_velocity, pose)
     simulating, deciding = clock() - began, 0.0
@@ -60,11 +61,11 @@ def run_episode(
             ending = "truncated", "preempted"
             break
         deciding_since = clock()
-        if decisions[step]:
+        if decides[step]:
             target = None if target_velocity is None else target_velocity[: step + 1]
             action = task.to_simulator(act(task.observe(rows[: step + 1], target, np.array([step]))[0]))
         recording.action[step] = action
-        recording.decision[step] = decisions[step]
+        recording.decision[step] = decides[step]
         stepping_since = clock()
         reward, terminated = environment.step(actions[step], recording.state[step + 1])
         stepped = clock()
@@ -78,7 +79,7 @@ def run_episode(
         if fallen or terminated:
             ending = "terminated", "fall" if fallen else "environment"
             break
-        if task.may_abort and task.aborted(_last_step(recording, rows, actions, target_velocity, step))[0]:
+        if may_abort and task.aborted(_last_step(recording, rows, actions, target_velocity, step))[0]:
             ending = "aborted", "rule"
             break
     wall = clock() - began

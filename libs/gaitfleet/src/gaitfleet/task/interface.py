@@ -188,7 +188,8 @@ class Task(ABC):
             intervals = np.float32(self.description.action_bins - 1)
             # halves go up: numpy's round would send them to the even level
             share = np.floor(np.clip(share, 0, 1) * intervals + np.float32(0.5)) / intervals
-        scaled: Float32 = np.clip(low + share * (high - low), low, high)
+        # not `clip`, whose own code takes longer than the two
+        scaled: Float32 = np.minimum(np.maximum(low + share * (high - low), low), high)
         return scaled
 
     def to_policy(self, action: Float32) -> Float32:

@@ -65,13 +65,18 @@ class CompactObservation:
         def vectors(columns: list[str], axes: str = "xyz") -> npt.NDArray[np.intp]:
             return np.array([layout.indices(f"{name}{axis}" for name in columns) for axis in axes])
 
-        self._copied = layout.indices(copied)
-        self._pelvis_velocity = vectors(["body_vel/pelvis/"])  # these are [3, k]
-        self._points = vectors([f"{point.format(kind)}/" for kind in ("pos", "vel") for point in points])
-        self._origins = np.repeat(vectors(["body_pos/pelvis/", "body_vel/pelvis/"]), len(points), axis=1)
-        self._contact = vectors([f"forces/{foot}/ground.force." for foot in feet], "XYZ")
-        ends = np.cumsum([1, len(points), len(points), len(feet)])
-        self._blocks = [slice(*block) for block in pairwise([0, *ends])]
+        # [3, k] each; the target's own place is filled later
+        pelvis_velocity = target_velocity = vectors(["body_vel/pelvis/"])
+        relative = vectors([f"{point.format(kind)}/" for kind in ("pos", "vel") for point in points])
+        origins = np.repeat(vectors(["body_pos/pelvis/", "body_vel/pelvis/"]), len(points), axis=1)
+        load = vectors([f"forces/{foot}/ground.force." for foot in feet], "XYZ")
+        every = np.concatenate([pelvis_velocity, relative, load, target_velocity], axis=1)
+        self._taken = np.concatenate([every.ravel(), origins.ravel(), layout.indices(copied)])
+        self._vectors, self._origins = every.size, slice(every.size, every.size + origins.size)
+        self._copied = slice(self._origins.stop, None)
+        ends = 1 + np.cumsum([0, len(points), len(points), len(feet)])
+        self._relative, self._load = slice(ends[0], ends[2]), slice(ends[2], ends[3])
+        self._order = _order(every.shape[1], [0, *ends], len(copied))
         self._heading = Heading(layout)
         blocks = (
             ("m/s", ["pelvis/velocity"]),
@@ -96,23 +101,34 @@ class CompactObservation:
     def __call__(self, state: Float32, target_velocity: Float32) -> Float32:
         """Observations float32 [n, O] of rows [n, S] and target velocities [n, 3]."""
         # few and large operations: a worker has one row, and pays by the call
+        n = len(state)
         cosine, sine = self._heading(state)
-
-        def vectors(columns: npt.NDArray[np.intp]) -> Float64:
-            taken: Float64 = state.take(columns, axis=1).astype(np.float64)  # [n, 3, k]
-            return taken
-
-        relative = vectors(self._points) - vectors(self._origins)
-        load = np.minimum(np.maximum(vectors(self._contact) / -BODY_WEIGHT_N, -CONTACT_CLIP), CONTACT_CLIP)
-        target = target_velocity.astype(np.float64)[:, :, None]
-        every = np.concatenate([vectors(self._pelvis_velocity), relative, load, target], axis=2)
+        taken: Float64 = state.take(self._taken, axis=1).astype(np.float64)
+        every = taken[:, : self._vectors].reshape(n, 3, -1)  # [n, 3, k]
+        every[:, :, self._relative] -= taken[:, self._origins].reshape(n, 3, -1)
+        load = every[:, :, self._load]
+        load /= -BODY_WEIGHT_N
+        np.minimum(np.maximum(load, -CONTACT_CLIP, out=load), CONTACT_CLIP, out=load)
+        every[:, :, -1] = target_velocity
         every[:, 0], every[:, 2] = turned(every[:, 0], every[:, 2], cosine, sine)
-        ground, target = every[:, ::2, :1], every[:, ::2, -1:]  # ahead and right
-        parts = [
-            state.take(self._copied, axis=1),
-            np.arctan2(sine, cosine)[:, None],
-            *(every[:, :, block].reshape(len(state), -1) for block in self._blocks),
-            target[:, :, 0],
-            (ground - target)[:, :, 0],
-        ]
-        return np.concatenate(parts, axis=1, dtype=np.float32, casting="same_kind")
+        error = every[:, ::2, 0] - every[:, ::2, -1]  # ahead and right
+        parts = [taken[:, self._copied], np.arctan2(sine, cosine)[:, None], every.reshape(n, -1), error]
+        return np.concatenate(parts, axis=1, dtype=np.float32, casting="same_kind").take(self._order, axis=1)
+
+
+def _order(vectors: int, ends: list[int], copied: int) -> npt.NDArray[np.intp]:
+    """From the parts as they are computed to the order of the names.
+
+    Parameters
+    ----------
+    vectors
+        How many there are, k.
+    ends
+        Of the blocks of vectors that are listed component by component; the last vector is the target's.
+    copied
+        How many values stand before the yaw angle.
+    """
+    place = np.arange(3 * vectors).reshape(3, vectors) + copied + 1
+    blocks = [place[:, slice(*block)].ravel() for block in pairwise(ends)]
+    error = copied + 1 + place.size
+    return np.concatenate([np.arange(copied + 1), *blocks, place[::2, -1], [error, error + 1]])

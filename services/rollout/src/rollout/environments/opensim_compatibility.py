@@ -128,15 +128,15 @@ class OpenSimModel(BridgedModel):
         path = os.path.join(os.path.dirname(osim.__file__), "models", MODEL_FILES[model, prosthetic])
         super().__init__(path, integrator_accuracy=accuracy)
         self.layout = prosthetics_layout(model, prosthetic)
-        _check_layout(self.layout, tuple(self.column_names()))
+        names = tuple(self.column_names())
+        _check_layout(self.layout, names)
         self._locked = LOCKED_COORDINATES[model]
         self._set_excitation = self._excitation_handles()
-        self._reader = RowReader(self)
-        self._reward = _OfficialReward()
+        self._reader = RowReader(self, names)
         self._row: Float64 = np.empty(len(self.layout))
         self.action_names = action_names(model, prosthetic)
         self._activations = self.layout.indices(f"muscles/{name}/activation" for name in self.action_names)
-        self._pelvis_velocity = self.layout.indices(f"body_vel/pelvis/{axis}" for axis in "xyz")
+        self._pelvis_velocity = [self.layout.index(f"body_vel/pelvis/{axis}") for axis in "xz"]
 
     def _excitation_handles(self) -> list[Callable[[float], None]]:
         controller = opensim.PrescribedController.safeDownCast(self.model.getControllerSet().get(0))
@@ -235,23 +235,22 @@ class OpenSimModel(BridgedModel):
         self.extract64(self._row)
         out[...] = self._row
 
-    def official_reward(self, round_: int, target_velocity: Float64 | None) -> float:
-        """osim-rl's own reward of the step that led to the row extracted last.
+    def official_reward(self, target_velocity: list[float] | None) -> float:
+        """Of the step that led to the row extracted last, equal to the last bit to osim-rl's own.
 
         Parameters
         ----------
-        round_
-            1 or 2 of the 2018 challenge.
         target_velocity
-            [3] in m/s at this step; only for round 2.
+            Forward, up and right in m/s at this step, for round 2 of the 2018 challenge; None for round 1.
         """
-        reward = self._reward
-        reward.difficulty = round_ - 1
-        reward.description["body_vel"] = {"pelvis": self._row[self._pelvis_velocity].tolist()}
-        if target_velocity is not None:
-            reward.activations = self._row[self._activations].tolist()
-            reward.description["target_vel"] = target_velocity.tolist()
-        return float(reward.reward())
+        forward, right = (self._row.item(column) for column in self._pelvis_velocity)
+        if target_velocity is None:
+            return 9.0 - (forward - 3.0) ** 2
+        activations = self._row.take(self._activations)
+        penalty: float = np.add.reduce(activations * activations).item() * 0.001
+        penalty += (forward - target_velocity[0]) ** 2
+        penalty += (right - target_velocity[2]) ** 2
+        return 10.0 - penalty
 
     def column_names(self) -> Iterator[str]:
         """The columns as the loaded model itself names them, in the order of osim-rl's dictionary."""
@@ -270,26 +269,6 @@ class OpenSimModel(BridgedModel):
                 yield f"muscles/{muscle.getName()}/{quantity}"
         for quantity in ("mass_center_pos", "mass_center_vel", "mass_center_acc"):
             yield from (f"misc/{quantity}/{axis}" for axis in "xyz")
-
-
-class _OfficialReward(ProstheticsEnv):  # type: ignore[misc]
-    """osim-rl's reward methods over the few numbers that they read."""
-
-    def __init__(self) -> None:
-        # not super().__init__: it loads a model and seeds the global random generators
-        self.difficulty = 0
-        self.description: dict[str, Any] = {}
-        self.activations: list[float] = []
-        self.osim_model = self
-
-    def get_state_desc(self) -> dict[str, Any]:
-        return self.description
-
-    def get_prev_state_desc(self) -> dict[str, Any]:
-        return self.description
-
-    def get_activations(self) -> list[float]:
-        return self.activations
 
 
 class OfficialEnvironment(ProstheticsEnv):  # type: ignore[misc]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,87 +18,124 @@ Float64 = npt.NDArray[np.float64]
 class RowReader:
     """Reads a realized state with few and cheap calls into OpenSim.
 
-    It calls the functions behind OpenSim's Python methods: the same without a Python frame each, which is a fifth of
-    the time. Straight after an integration the 461 calls take thrice as long as when their code is in the caches, and
-    that is most of it: with half of them (reading vectors out of memory by address) 12 % were won, which is not worth
-    it. OpenSim's reporters, which gather in C++, take longer still.
+    Straight after an integration the caches hold nothing of this, and the first call of a kind costs as much as ten
+    more. So vectors are gathered by OpenSim in an array of its own, which is read at once, and whatever is a state
+    variable or its derivative comes from the vector of them all. It calls the functions behind OpenSim's Python methods
+    with the pointers behind its Python objects: the same without a frame and two look-ups each.
+
+    Parameters
+    ----------
+    model
+        Whose states are read.
+    columns
+        Names of the row's columns, in order: those of `column_names`.
     """
 
-    def __init__(self, model: Any) -> None:
-        self._model = model.model
-        self._coordinates = _system_order(model)
-        self._bodies = members(model.bodySet)
-        self._muscles = members(model.muscleSet)
-        forces = members(model.forceSet)[len(self._muscles) :]
-        limits = [opensim.CoordinateLimitForce.safeDownCast(force) for force in forces]
-        self._limits = [force for force in limits if force is not None]
-        records = forces[: len(forces) - len(self._limits)]
-        self._records = [(force, range(force.getRecordLabels().size())) for force in records]
+    def __init__(self, model: Any, columns: Sequence[str]) -> None:
+        bodies, muscles = members(model.bodySet), members(model.muscleSet)
+        forces = members(model.forceSet)[len(muscles) :]
+        limits = [limit for limit in map(opensim.CoordinateLimitForce.safeDownCast, forces) if limit is not None]
+        records = forces[: len(forces) - len(limits)]
+        self._model = model.model.this
+        self._bodies, self._muscles = [body.this for body in bodies], [muscle.this for muscle in muscles]
+        self._records, self._limits = [force.this for force in records], [limit.this for limit in limits]
+        vectors = [*_of_state_variables(model.model), *_of_bodies(bodies), *_of_records(records)]
+        forces_of_fibers = [f"muscles/{muscle.getName()}/fiber_force" for muscle in muscles]
+        numbers = [*_of_records(muscles), *forces_of_fibers, *_of_records(limits)]
+        self._vectors = opensim.ArrayDouble()
+        self._vectors_size = len(vectors)
+        self._gathered: Float64 = np.empty(len(vectors) + len(numbers))
+        place = {name: i for i, name in enumerate([*vectors, *numbers])}
+        self._lowest, self._highest = _clamps(muscles, place, len(self._gathered))
+        self._order = np.array([place[name] for name in columns])
 
     def read(self, state: Any, out: Float64) -> None:
         """Write the row of `state`, which must be realized to the stage of accelerations."""
-        coordinates = self._coordinates
-        n = len(coordinates)
-        out[:n] = state.getQ().to_numpy()[coordinates]
-        out[n : 2 * n] = state.getU().to_numpy()[coordinates]
-        out[2 * n : 3 * n] = state.getUDot().to_numpy()[coordinates]
-        out[3 * n :] = [*self._of_bodies(state), *self._of_forces(state), *self._of_muscles(state)]
+        state, gathered, size = state.this, self._gathered, self._vectors_size
+        self._gather_vectors(state)
+        vectors = _swig_common.ArrayDouble_getAsVector(self._vectors)
+        gathered[:size] = _swig_math.VectorBaseDouble__to_numpy(vectors, size)
+        gathered[size:] = self._numbers(state)
+        np.maximum(gathered, self._lowest, out=gathered)
+        np.minimum(gathered, self._highest, out=gathered)
+        gathered.take(self._order, out=out, mode="clip")  # any other mode would buffer
 
-    def _of_bodies(self, state: Any) -> list[float]:
-        bodies = self._bodies
-        transforms = [_swig.Frame_getTransformInGround(body, state) for body in bodies]
-        vectors = [_swig_math.Transform_p(transform) for transform in transforms]
-        for read in (_swig.Frame_getLinearVelocityInGround, _swig.Frame_getLinearAccelerationInGround):
-            vectors += [read(body, state) for body in bodies]
-        angles, rotation = _swig_math.Rotation_convertRotationToBodyFixedXYZ, _swig_math.Transform_R
-        vectors += [angles(rotation(transform)) for transform in transforms]
-        for read in (_swig.Frame_getAngularVelocityInGround, _swig.Frame_getAngularAccelerationInGround):
-            vectors += [read(body, state) for body in bodies]
-        return _numbers(vectors)
+    def _gather_vectors(self, state: Any) -> None:
+        array, append = self._vectors.this, _swig_common.ArrayDouble_appendVec3
+        _swig_common.ArrayDouble_setSize(array, 0)
+        _swig_common.ArrayDouble_appendVector(array, _swig_math.State_getY(state))
+        _swig_common.ArrayDouble_appendVector(array, _swig_math.State_getYDot(state))
+        read_transform, position = _swig.Frame_getTransformInGround, _swig_math.Transform_p
+        rotation, angles = _swig_math.Transform_R, _swig_math.Rotation_convertRotationToBodyFixedXYZ
+        for body in self._bodies:
+            transform = read_transform(body, state)
+            append(array, position(transform))
+            append(array, angles(rotation(transform)))
+            for read in _MOTION:
+                append(array, read(body, state))
+        for read in _MASS_CENTER:
+            append(array, read(self._model, state))
+        for force in self._records:
+            _swig_common.ArrayDouble_append(array, _swig.Force_getRecordValues(force, state))
 
-    def _of_forces(self, state: Any) -> list[float]:
+    def _numbers(self, state: Any) -> list[float]:
         # the tendon's force is all that the record of a muscle holds
-        row = [_swig.ScalarActuator_getActuation(muscle, state) for muscle in self._muscles]
-        get = _swig_common.ArrayDouble_get
-        for force, positions in self._records:
-            record = _swig.Force_getRecordValues(force, state)
-            row += [get(record, i) for i in positions]
-        for force in self._limits:
-            row.append(_swig.CoordinateLimitForce_calcLimitForce(force, state))
-            row.append(_swig.CoordinateLimitForce_computePotentialEnergy(force, state))
-        return row
-
-    def _of_muscles(self, state: Any) -> list[float]:
-        readers = (
-            _swig.Muscle_getActivation,
-            _swig.Muscle_getFiberLength,
-            _swig.Muscle_getFiberVelocity,
-            _swig.Muscle_getFiberForce,
-        )
-        mass_center = (
-            _swig.Model_calcMassCenterPosition,
-            _swig.Model_calcMassCenterVelocity,
-            _swig.Model_calcMassCenterAcceleration,
-        )
-        row = [read(muscle, state) for muscle in self._muscles for read in readers]
-        return row + _numbers([read(self._model, state) for read in mass_center])
+        muscles, read_tendon, read_fiber = self._muscles, _swig.ScalarActuator_getActuation, _swig.Muscle_getFiberForce
+        numbers = [read_tendon(muscle, state) for muscle in muscles]
+        numbers += [read_fiber(muscle, state) for muscle in muscles]
+        numbers += [read(limit, state) for limit in self._limits for read in _LIMIT_RECORD]
+        return numbers
 
 
-def _numbers(vectors: list[Any]) -> list[float]:
-    get = _swig_math.Vec3_get
-    return [get(vector, i) for vector in vectors for i in (0, 1, 2)]
+_MOTION = (
+    _swig.Frame_getLinearVelocityInGround,
+    _swig.Frame_getAngularVelocityInGround,
+    _swig.Frame_getLinearAccelerationInGround,
+    _swig.Frame_getAngularAccelerationInGround,
+)
+_MASS_CENTER = (
+    _swig.Model_calcMassCenterPosition,
+    _swig.Model_calcMassCenterVelocity,
+    _swig.Model_calcMassCenterAcceleration,
+)
+_LIMIT_RECORD = (_swig.CoordinateLimitForce_calcLimitForce, _swig.CoordinateLimitForce_computePotentialEnergy)
+
+
+def _of_state_variables(model: Any) -> Iterator[str]:
+    """Columns of the state variables in the system's order, then of their derivatives; empty where there is none."""
+    paths = [name.split("/")[2:] for name in opensim.createStateVariableNamesInSystemOrder(model)]
+    columns = {"value": "joint_pos/{}/{}", "speed": "joint_vel/{}/{}"}
+    columns |= {name: f"muscles/{{}}/{name}" for name in ("activation", "fiber_length")}
+    yield from (columns.get(path[-1], "").format(*path) for path in paths)
+    columns = {"speed": "joint_acc/{}/{}", "fiber_length": "muscles/{}/fiber_velocity"}
+    yield from (columns.get(path[-1], "").format(*path) for path in paths)
+
+
+def _of_bodies(bodies: list[Any]) -> Iterator[str]:
+    for body in bodies:
+        for group in ("body_pos", "body_pos_rot", "body_vel", "body_vel_rot", "body_acc", "body_acc_rot"):
+            yield from (f"{group}/{body.getName()}/{axis}" for axis in "xyz")
+    for quantity in ("mass_center_pos", "mass_center_vel", "mass_center_acc"):
+        yield from (f"misc/{quantity}/{axis}" for axis in "xyz")
+
+
+def _of_records(forces: list[Any]) -> Iterator[str]:
+    for force in forces:
+        yield from record_names(force)
+
+
+def _clamps(muscles: list[Any], place: dict[str, int], size: int) -> tuple[Float64, Float64]:
+    """Lowest and highest value of what is gathered: a muscle says its activation and length within its own limits."""
+    lowest, highest = np.full(size, -np.inf), np.full(size, np.inf)
+    for muscle in map(opensim.Thelen2003Muscle.safeDownCast, muscles):
+        activation, length = (place[f"muscles/{muscle.getName()}/{name}"] for name in ("activation", "fiber_length"))
+        lowest[activation], highest[activation] = muscle.getMinimumActivation(), 1.0
+        lowest[length] = muscle.getMinimumFiberLength()
+    return lowest, highest
 
 
 def members(collection: Any) -> list[Any]:
     return [collection.get(i) for i in range(collection.getSize())]
-
-
-def _system_order(model: Any) -> npt.NDArray[np.intp]:
-    """Position in the system's vector of coordinates of each coordinate of the joints, in the joints' order."""
-    names = opensim.createStateVariableNamesInSystemOrder(model.model)
-    in_system = [name.split("/")[-2] for name in names if name.endswith("/value")]
-    coordinates = [joint.get_coordinates(i) for joint in members(model.jointSet) for i in range(joint.numCoordinates())]
-    return np.array([in_system.index(coordinate.getName()) for coordinate in coordinates])
 
 
 def record_names(force: Any) -> Iterator[str]:

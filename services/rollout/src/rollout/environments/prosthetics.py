@@ -94,7 +94,7 @@ class ProstheticsEnvironment:
             raise ValueError(f"round must be 1 or 2, not {round!r}")
         self.simulator = OpenSimModel(model, prosthetic, integrator, accuracy)
         self._round = round
-        self._target_velocity: npt.NDArray[np.floating] | None = None
+        self._target_velocity: list[list[float]] | None = None  # forward, up, right in m/s of every row
         self._steps = 0
         self._held: bytes | None = None  # the action that the muscles receive
         self.layout = self.simulator.layout
@@ -121,7 +121,7 @@ class ProstheticsEnvironment:
             raise ValueError(f"round {self._round} {'needs a' if self._round == 2 else 'has no'} target_velocity")
         if target_velocity is not None and (target_velocity.ndim != 2 or target_velocity.shape[1] != 3):
             raise ValueError(f"target_velocity must have the shape [T+1, 3], not {list(target_velocity.shape)}")
-        self._target_velocity = None if target_velocity is None else target_velocity.copy()
+        self._target_velocity = None if target_velocity is None else target_velocity.tolist()
         self._steps = 0
         self._held = None
         self.simulator.reset(pose)
@@ -134,7 +134,7 @@ class ProstheticsEnvironment:
         self.simulator.integrate()
         self.simulator.extract(state)
         self._steps += 1
-        return self.simulator.official_reward(self._round, target_now), False
+        return self.simulator.official_reward(target_now), False
 
     def close(self) -> None:
         vars(self).pop("simulator", None)  # the model's memory goes with its last reference; closing twice is harmless
