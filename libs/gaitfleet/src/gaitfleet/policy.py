@@ -256,9 +256,11 @@ def _layer_norm(scale: Float32, shift: Float32, epsilon: float) -> Operation:
     def apply(x: Float32) -> Float32:
         # not `mean`, and in place: numpy's is a longer way to the same, and this runs for every decision
         size = np.float32(x.shape[-1])
-        mean: Float32 = np.add.reduce(x, axis=-1, keepdims=True) / size
+        mean: Float32 = np.add.reduce(x, axis=-1, keepdims=True)
+        mean /= size
         normalized = x - mean
-        variance: Float32 = np.add.reduce(normalized * normalized, axis=-1, keepdims=True) / size
+        variance: Float32 = np.add.reduce(normalized * normalized, axis=-1, keepdims=True)
+        variance /= size
         normalized /= np.sqrt(variance + np.float32(epsilon))
         normalized *= scale
         normalized += shift
