@@ -1,8 +1,9 @@
 # Stages: `dependencies` installs what the service needs into /opt/venv, `code` the service itself into /opt/code; the last
 # one holds these two and nothing else. Two layers, so that changed code is a megabyte to push and not all the libraries.
 #
-# torch from PyPI brings its own CUDA libraries, so that one image serves CPU and GPU. A much smaller one for CPUs only:
-# --build-arg TORCH=cpu --build-arg PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu (or PIP_FIND_LINKS).
+# torch is whichever build of its pinned version pip prefers. From PyPI it brings its own CUDA libraries, so that one image
+# serves CPU and GPU; a much smaller one for CPUs only: --build-arg PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu
+# (or PIP_FIND_LINKS). With --build-arg TORCH=hashed it is PyPI's, and held by hash as all else is.
 ARG BASE_IMAGE=python:3.11-slim-bookworm
 
 FROM ${BASE_IMAGE} AS dependencies
@@ -15,15 +16,14 @@ ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=igno
 # The service's environment has no pip; another one installs into it.
 RUN python3 -m venv /opt/pip && python3 -m venv --without-pip /opt/venv
 WORKDIR /src
-# The files whose hashes the locks name and no others; nothing is built. This layer changes only with them. A torch for
-# CPUs is not on PyPI, so its version is pinned but not its hash.
-ARG TORCH=cuda
+# The files whose hashes the locks name and no others; nothing is built. This layer changes only with them.
+ARG TORCH=pinned
 COPY docker/requirements/build.txt docker/requirements/trainer.txt docker/requirements/torch-cuda.txt constraints.txt ./
 RUN /opt/pip/bin/pip install --require-hashes --only-binary :all: -r build.txt \
  && /opt/pip/bin/pip --python /opt/venv/bin/python install --require-hashes --only-binary :all: -r trainer.txt \
- && if [ "$TORCH" = cpu ]; \
-    then /opt/pip/bin/pip --python /opt/venv/bin/python install --only-binary :all: --no-deps -c constraints.txt torch; \
-    else /opt/pip/bin/pip --python /opt/venv/bin/python install --require-hashes --only-binary :all: --no-deps -r torch-cuda.txt; \
+ && if [ "$TORCH" = hashed ]; \
+    then /opt/pip/bin/pip --python /opt/venv/bin/python install --require-hashes --only-binary :all: --no-deps -r torch-cuda.txt; \
+    else /opt/pip/bin/pip --python /opt/venv/bin/python install --only-binary :all: -c constraints.txt torch; \
     fi \
  && /opt/pip/bin/pip --python /opt/venv/bin/python check
 

@@ -30,6 +30,11 @@ def values(name: str) -> tuple[str, str]:
     return "--values", str(SCENARIOS[name])
 
 
+def with_storage(arguments: tuple[str, ...]) -> tuple[str, ...]:
+    """Helm's arguments, with the development database and bucket where no values file is named."""
+    return arguments if "--values" in arguments else (*values("default"), *arguments)
+
+
 class Rendered:
     """The objects of one rendering."""
 
@@ -72,13 +77,13 @@ class Helm:
         return subprocess.run([self._program, *arguments], capture_output=True, text=True, check=False, timeout=60)
 
     def template(self, *arguments: str) -> Rendered:
-        done = self.run("template", "gaitfleet", str(CHART), *arguments)
+        done = self.run("template", "gaitfleet", str(CHART), *with_storage(arguments))
         assert done.returncode == 0, done.stderr
         return Rendered(done.stdout)
 
     def refusal(self, *arguments: str) -> str:
         """Why the chart does not render."""
-        done = self.run("template", "gaitfleet", str(CHART), *arguments)
+        done = self.run("template", "gaitfleet", str(CHART), *with_storage(arguments))
         assert done.returncode != 0, "rendered, but should have been refused"
         return done.stderr
 

@@ -95,10 +95,10 @@ def test_dockerfiles_are_clean() -> None:
         (["--set", "run.name=Not_A_Label"], "run/name"),
         (["--set", "checkpoints.store=gs://bucket"], "checkpoints/store"),
         (["--set", "rollout.terminationGracePeriodSeconds=10"], "minimum"),
-        (["--set", "database.enabled=false"], "mongodb.existingSecret"),
-        (["--set", "mongodb.existingSecret=x"], "database.enabled=false"),
-        (["--set", "bucket.enabled=false"], "checkpoints.store"),
-        (["--set", "checkpoints.store=s3://bucket/x"], "bucket.enabled=false"),
+        (["--set", "database.enabled=false"], "set mongodb.existingSecret"),
+        (["--set", "mongodb.existingSecret=x"], "leave database.enabled off"),
+        (["--set", "bucket.enabled=false"], "set checkpoints.store"),
+        (["--set", "checkpoints.store=s3://bucket/x"], "leave bucket.enabled off"),
         (["--set", "trainer.device=cuda"], "trainer.gpus=1"),
         (["--set", "trainer.gpus=1,trainer.device=cpu"], "trainer.device=auto"),
         (["--set", "rollout.stopSeconds=40"], "terminationGracePeriodSeconds"),
@@ -108,6 +108,13 @@ def test_dockerfiles_are_clean() -> None:
 )
 def test_a_wrong_value_is_refused_with_its_name(helm: Helm, arguments: list[str], said: str) -> None:
     assert said in helm.refusal(*arguments)
+
+
+def test_an_install_that_does_not_say_where_to_store_is_refused_with_both_ways(helm: Helm) -> None:
+    done = helm.run("template", "gaitfleet", str(CHART))
+    assert done.returncode != 0
+    assert "set mongodb.existingSecret" in done.stderr
+    assert "database.enabled=true" in done.stderr
 
 
 # --- the services -----------------------------------------------------------------------------------------------------
@@ -346,6 +353,6 @@ def test_annotations_name_the_metrics_port(render: Render) -> None:
 
 @pytest.mark.parametrize("name", ["gaitfleet", "team-a-gaitfleet", "x"])
 def test_the_release_s_name_is_not_repeated(helm: Helm, name: str) -> None:
-    done = helm.run("template", name, str(CHART), "--show-only", "templates/rollout/deployment.yaml")
+    done = helm.run("template", name, str(CHART), *values("default"), "--show-only", "templates/rollout/deployment.yaml")
     expected = name if "gaitfleet" in name else f"{name}-gaitfleet"
     assert yaml.safe_load(done.stdout)["metadata"]["name"] == f"{expected}-rollout"

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.chart.conftest import CHART, Helm, Rendered
+from tests.chart.conftest import CHART, Helm, Rendered, with_storage
 
 pytestmark = pytest.mark.chart
 
@@ -84,7 +84,7 @@ class Cluster:
             "--namespace",
             "default",
         ]
-        done = self._helm.run("template", "gaitfleet", str(CHART), *connection, *arguments)
+        done = self._helm.run("template", "gaitfleet", str(CHART), *connection, *with_storage(arguments))
         assert done.returncode == 0, done.stderr
         return Rendered(done.stdout)
 

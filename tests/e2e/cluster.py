@@ -76,7 +76,8 @@ class Cluster:
     def upgrade(self, *arguments: str) -> None:
         """`helm upgrade --install` with the images and values that this test was told."""
         more = os.environ.get("CLUSTER_VALUES")
-        options = [option for key, value in _images().items() for option in ("--set-string", f"{key}={value}")]
+        options = ["--set", "database.enabled=true,bucket.enabled=true"]
+        options += [option for key, value in _images().items() for option in ("--set-string", f"{key}={value}")]
         options += ["--values", more] if more else []
         self.run("helm", "upgrade", "--install", self.release, str(CHART), *options, *arguments)
 
