@@ -73,7 +73,13 @@ def main() -> None:
         options.model, round=1, integrator=options.integrator, accuracy=options.accuracy
     )
     settings = {"model": options.model, "integrator": options.integrator, "accuracy": options.accuracy}
-    report: dict[str, Any] = {"commit": commit(), "machine": machine(), "settings": settings, "windows": []}
+    report: dict[str, Any] = {
+        "commit": commit(),
+        "machine": machine(),
+        "settings": settings,
+        "floors": [],
+        "windows": [],
+    }
     for entry in endure(environment, options.steps, options.window):
         print(entry, flush=True)
         report["windows"].append(entry)

@@ -30,6 +30,7 @@ from typing import Any, get_args
 
 import numpy as np
 import numpy.typing as npt
+from floors import Floor, missed
 from provenance import commit
 
 from gaitfleet.experiment import ProstheticsTask, SimulatorSettings
@@ -339,17 +340,22 @@ def main() -> int:
     results = [r for setting in settings for r in bench_contenders(setting, arguments.steps, arguments.repeats)]
     extraction = [bench_extraction(setting, arguments.steps) for setting in settings]
     print_tables(results, extraction, settings)
+    floors = [
+        Floor(f"{r['contender']}, {r['model']}, {r['integrator']} {r['accuracy']:g}", r["ratio"], FLOOR)
+        for r in results
+        if r["contender"] != "integrator"
+    ]
     if arguments.json:
         report = {
             "commit": commit(),
             "machine": machine(),
             "command": f"bench_rollout.py --steps {arguments.steps} --repeats {arguments.repeats}",
-            "floor": FLOOR,
+            "floors": [floor.record for floor in floors],
             "contenders": results,
             "extraction": extraction,
         }
         arguments.json.write_text(json.dumps(report, indent=2) + "\n")
-    return 0 if all(result["ratio"] >= FLOOR for result in results) else 1
+    return missed(floors)
 
 
 if __name__ == "__main__":

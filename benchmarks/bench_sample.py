@@ -33,6 +33,7 @@ from typing import Any, Literal
 
 import numpy as np
 from bare_sender import BATCH_SIZE, BareReader
+from floors import Floor, missed
 from noise import EPISODE_STEPS, episode_of, experiment_of, run_of
 from serving import LagProbe, Served, machine, served
 
@@ -80,10 +81,13 @@ class Result:
     prioritized_floor: float | None
 
     @property
-    def missed(self) -> bool:
-        return self.uniform_of_bare < (self.uniform_floor or 0) or self.prioritized_of_uniform < (
-            self.prioritized_floor or 0
-        )
+    def floors(self) -> list[Floor]:
+        case = f"K = {self.case.batches}, {self.case.observation_size} values, {self.case.connections} connection(s)"
+        found = [
+            Floor(f"{case}, of gather and sendall", self.uniform_of_bare, least=self.uniform_floor),
+            Floor(f"{case}, prioritized of uniform", self.prioritized_of_uniform, least=self.prioritized_floor),
+        ]
+        return [floor for floor in found if floor.least is not None]
 
 
 @dataclass(frozen=True)
@@ -99,8 +103,12 @@ class BusyResult:
     event_loop: dict[str, float]
 
     @property
-    def missed(self) -> bool:
-        return self.busy_of_idle < self.floor or self.event_loop["late_timers"] > 0
+    def floors(self) -> list[Floor]:
+        while_stored = f"while {BUSY_EPISODES_PER_SECOND} episodes/s are stored"
+        return [
+            Floor(f"{while_stored}, of idle", self.busy_of_idle, least=self.floor),
+            Floor(f"{while_stored}, timers late by 20 ms", self.event_loop["late_timers"], most=0),
+        ]
 
 
 # --- the replay API --------------------------------------------------------------------------------------------------
@@ -345,15 +353,17 @@ def main() -> int:
         more |= more_of_size
     busy, reverb = more["busy"], more.get("reverb")
     report(results, busy, reverb)
+    floors = [floor for result in results for floor in result.floors] + busy.floors
     if options.json:
         record = {
             "machine": machine(),
+            "floors": [floor.record for floor in floors],
             "results": [asdict(result) for result in results],
             "busy": asdict(busy),
             "reverb": reverb,
         }
         options.json.write_text(json.dumps(record, indent=2) + "\n")
-    return 1 if busy.missed or any(result.missed for result in results) else 0
+    return missed(floors)
 
 
 if __name__ == "__main__":

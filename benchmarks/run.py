@@ -1,5 +1,7 @@
 """Run the benchmarks one after another and record them under benchmarks/results/, with commit and machine.
 
+At the end stands a table of all figures that have a floor.
+
 python benchmarks/run.py            # all
 python benchmarks/run.py rollout    # some
 """
@@ -7,9 +9,13 @@ python benchmarks/run.py rollout    # some
 from __future__ import annotations
 
 import argparse
+import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
+
+from floors import table
 
 HERE = Path(__file__).parent
 BENCHMARKS = {path.stem.removeprefix("bench_"): path for path in sorted(HERE.glob("bench_*.py"))}
@@ -23,14 +29,21 @@ def main() -> int:
         parser.error(f"no benchmark {', '.join(sorted(unknown))}; there are {', '.join(BENCHMARKS)}")
     results = HERE / "results"
     results.mkdir(exist_ok=True)
-    below = []
+    floors: dict[str, list[dict[str, Any]]] = {}
+    failed = []
     for name in names:
         print(f"\n=== {name}", flush=True)
-        command = [sys.executable, str(BENCHMARKS[name]), "--json", str(results / f"{name}.json")]
-        if subprocess.run(command, check=False).returncode:
-            below.append(name)
-    print(f"\nbelow a floor, or failed: {', '.join(below)}" if below else "\nall floors held")
-    return 1 if below else 0
+        file = results / f"{name}.json"
+        before = file.stat().st_mtime_ns if file.exists() else 0
+        subprocess.run([sys.executable, str(BENCHMARKS[name]), "--json", str(file)], check=False)
+        if file.exists() and file.stat().st_mtime_ns > before:
+            floors[name] = json.loads(file.read_text())["floors"]
+        else:
+            failed.append(name)
+    print(f"\n{table(floors)}")
+    if failed:
+        print(f"failed before the end: {', '.join(failed)}")
+    return int(bool(failed) or not all(floor["held"] for of_one in floors.values() for floor in of_one))
 
 
 if __name__ == "__main__":

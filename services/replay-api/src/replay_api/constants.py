@@ -36,6 +36,12 @@ LATE_INTERVAL_SECONDS = 5.0
 LATE_OVERLAP_SECONDS = 30.0
 """How far back in s that is: an insert may take as long as the database limit, and times are known to some ms."""
 
+BEAT_SECONDS = 1.0
+"""Interval in s at which a replica with an open run says that it lives."""
+
+REPLICA_SECONDS = 40.0
+"""Time in s after which one that was not heard of has died: all that it had on its way is there or never comes."""
+
 CLOCK_SECONDS = 10.0
 """Interval in s at which the database is asked for its time."""
 

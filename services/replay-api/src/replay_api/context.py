@@ -32,6 +32,7 @@ from replay_api.storage.checkpoint_store import open_store
 from replay_api.storage.episodes import EpisodeStore
 from replay_api.storage.events import EventStore
 from replay_api.storage.mongo import Database, DatabaseClock, connect
+from replay_api.storage.replicas import ReplicaStore
 from replay_api.storage.runs import RunStore
 
 
@@ -81,6 +82,7 @@ async def open_context(settings: Settings, metrics: Metrics, stop: asyncio.Event
                 CheckpointRecords(database),
                 objects,
                 DatabaseClock(database),
+                ReplicaStore(database),
             )
             context = _assemble(settings, metrics, stop, database, stores, working, sampling)
             context.upkeep.start()

@@ -23,10 +23,13 @@ class Verdict:
     ----------
     walked
         Whether it is walking; None for tasks without a walker.
+    measures
+        What it was judged by, `Task.measures`.
     """
 
     findings: list[Finding]
     walked: bool | None
+    measures: dict[str, float | int | None]
 
 
 class EpisodeChecks:
@@ -52,6 +55,7 @@ class EpisodeChecks:
         return Verdict(
             findings=list(self._findings(episode, measures)),
             walked=None if self.walker is None else walked(measures, reason),
+            measures=measures,
         )
 
     def _findings(self, episode: Episode, measures: dict[str, float | int | None]) -> Iterator[Finding]:

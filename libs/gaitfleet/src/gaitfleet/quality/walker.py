@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +12,7 @@ from gaitfleet.layout import Column, StateLayout
 from gaitfleet.quality.any_task import MIN_STEPS
 from gaitfleet.quality.finding import Finding, Rule
 from gaitfleet.quality.limits import column_limits, is_height
+from gaitfleet.quality.repeats import row_sums
 from gaitfleet.quality.rules import (
     ANGLE_JUMP,
     BEYOND_LIMITS,
@@ -23,9 +25,10 @@ from gaitfleet.quality.rules import (
 )
 from gaitfleet.task.prosthetics_layout import LOCKED_COORDINATES, Model
 from gaitfleet.task.prosthetics_measures import STEP_SECONDS
-from gaitfleet.trajectory import Float32
+from gaitfleet.trajectory import Float32, Float64
 
 Mask = npt.NDArray[np.bool_]
+Rows = TypeVar("Rows", Float32, Float64)
 
 _DERIVATIVES = {"body_pos": "body_vel", "joint_pos": "joint_vel"}
 
@@ -69,7 +72,9 @@ class WalkerChecks:
 
     def __call__(self, state: Float32) -> Iterator[Finding]:
         """Findings in rows [T+1, S]."""
-        yield from self._limits(state)
+        lowest, highest = state.min(axis=0), state.max(axis=0)
+        if (lowest < self.limits[0]).any() or (highest > self.limits[1]).any():
+            yield from self._limits(state)
         yield from self._pelvis_disagrees(state)
         still, duplicated = repeated_rows(state)
         if still.any():
@@ -78,7 +83,7 @@ class WalkerChecks:
         if duplicated.any():
             detail = f"row {int(duplicated.argmax())} is the same as an earlier row"
             yield DUPLICATED_ROWS.broken(detail, duplicated.sum(), duplicated.sum())
-        resting = (state == state[0]).all(axis=0)
+        resting = lowest == highest
         yield from self._jumps(state, still | duplicated, resting)
         constant = np.flatnonzero(resting & self._moving)
         if len(state) > MIN_STEPS and len(constant) and not still[1:].all():
@@ -119,8 +124,10 @@ class WalkerChecks:
 
     def _jumps(self, state: Float32, repeated: Mask, resting: Mask) -> Iterator[Finding]:
         for rule, (positions, velocities) in self._pairs.items():
+            if not _off(state.take(positions, axis=1), state.take(velocities, axis=1)).max(initial=0) > rule.limit / 2:
+                continue  # in float32, which rounds off far less than the other half
             position, velocity = state[:, positions].astype(np.float64), state[:, velocities].astype(np.float64)
-            off = np.abs(np.diff(position, axis=0) - STEP_SECONDS * (velocity[1:] + velocity[:-1]) / 2)
+            off = _off(position, velocity)
             off[repeated[1:] | repeated[:-1]] = 0  # rules of their own say what is wrong there
             off[:, resting[positions] | resting[velocities]] = 0
             if off.size and off.max() > rule.limit:
@@ -135,16 +142,22 @@ class WalkerChecks:
         return f"{column.name} goes from {before:.4g} to {after:.4g} {unit} in step {step}, at {speed:.4g} {unit}/s"
 
 
+def _off(position: Rows, velocity: Rows) -> Rows:
+    """How far each step [T, k] leads from where the mean velocity of rows [T+1, k] before and after it does."""
+    return np.abs(position[1:] - position[:-1] - STEP_SECONDS / 2 * (velocity[1:] + velocity[:-1]))
+
+
 def repeated_rows(state: Float32) -> tuple[Mask, Mask]:
     """Rows equal to the one before, and other rows equal to any earlier one, each [T+1]."""
-    bits = np.ascontiguousarray(state).view(np.uint32)
-    still = np.zeros(len(state), np.bool_)
-    still[1:] = (bits[1:] == bits[:-1]).all(axis=1)
+    still, duplicated = np.zeros((2, len(state)), np.bool_)
     # Rows that are equal add up to the same number; only those that do are compared byte by byte.
-    sums = bits.sum(axis=1, dtype=np.uint64)
+    sums = row_sums(state)
     _, group, size = np.unique(sums, return_inverse=True, return_counts=True)
+    if len(size) == len(state):
+        return still, duplicated
+    bits = np.ascontiguousarray(state).view(np.uint32)
+    still[1:] = (bits[1:] == bits[:-1]).all(axis=1)
     seen: set[bytes] = set()
-    duplicated = np.zeros(len(state), np.bool_)
     for row in np.flatnonzero(~still & (size[group] > 1)):
         key = bits[row].tobytes()
         duplicated[row] = key in seen

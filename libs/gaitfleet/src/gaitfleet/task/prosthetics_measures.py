@@ -56,7 +56,7 @@ def touchdowns(loaded: npt.NDArray[np.bool_]) -> list[int]:
     """Rows at which a foot touches down after at least `SWING_STEPS` rows in the air."""
     airborne = SWING_STEPS if not loaded[0] else 0
     steps = []
-    for row, on_ground in enumerate(loaded):
+    for row, on_ground in enumerate(loaded.tolist()):
         if on_ground and airborne >= SWING_STEPS:
             steps.append(row)
         airborne = 0 if on_ground else airborne + 1

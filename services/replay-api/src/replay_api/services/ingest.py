@@ -130,10 +130,12 @@ class Ingest:
         except BaseException:
             if mine:
                 opened.recent.discard(key)
+                opened.unsettle()
             raise
         if not stored:
             if mine:
                 opened.recent.discard(key)  # kept by an attempt whose answer was lost: the follower takes it in
+                opened.unsettle()
             await self._compare(opened, checked)
             return False
         if opened.closing.is_set():  # a new stage has begun meanwhile, and its memory finds the episode in the database

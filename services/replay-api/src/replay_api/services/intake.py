@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,9 +10,9 @@ import numpy as np
 from gaitfleet import codec
 from gaitfleet.episode import Episode, EpisodeMetadata, check_episode, content_digest, decode_episode
 from gaitfleet.errors import CodecError
-from gaitfleet.quality.checks import EpisodeChecks
+from gaitfleet.quality.checks import Verdict
 from gaitfleet.quality.repeats import Played
-from gaitfleet.task.interface import Task
+from gaitfleet.trajectory import Float32, Float64
 from gaitfleet.wire import EpisodeSummary
 from replay_api.errors import RejectedError, ServiceError, TooLargeError
 from replay_api.services.open_run import OpenRun
@@ -75,27 +76,32 @@ def check_body(body: bytes, *, compressed: bool, run: OpenRun, limit_bytes: int)
         kind = TooLargeError if error.reason == "too_large" else RejectedError
         raise BrokenEpisodeError(kind(str(error), field=error.field, reason=error.reason), metadata) from None
     try:
-        summary = summary_of(episode, task, run.stage_checks[run.position(metadata.stage)], raw)
-        transitions = _learned(episode, run)
+        terms = task.reward_terms(episode.trajectory)
+        reward = task.added(terms, episode.trajectory.steps)
+        verdict = run.stage_checks[run.position(metadata.stage)](episode)
+        summary = _summary_of(episode, raw, terms, reward, verdict)
+        transitions = _learned(episode, run, reward)
         _check_derived(summary, transitions)
     except RejectedError as error:
         raise BrokenEpisodeError(error, metadata) from None
     return Checked(summary, body if compressed else codec.compress(body), transitions, Played.of(episode))
 
 
-def _learned(episode: Episode, run: OpenRun) -> Transitions | None:
+def _learned(episode: Episode, run: OpenRun, reward: Float32) -> Transitions | None:
+    """Its rows, with the reward [T] by the task that it was played in."""
     metadata = episode.metadata
     if metadata.role == "evaluate" or run.cache_of(metadata.stage) is None:
         return None
-    told = episode if metadata.stage == run.stage_name else retold(episode, run.task)
-    return transitions_of(told, run.task, run.former_task)
+    if metadata.stage == run.stage_name:
+        return transitions_of(episode, run.task, run.former_task, reward=reward)
+    return transitions_of(retold(episode, run.task), run.task, run.former_task)
 
 
-def summary_of(episode: Episode, task: Task, checks: EpisodeChecks, body: bytes) -> EpisodeSummary:
+def _summary_of(
+    episode: Episode, body: bytes, terms: Mapping[str, Float64], reward: Float32, verdict: Verdict
+) -> EpisodeSummary:
     """What is kept of an episode beside its arrays."""
     metadata, trajectory = episode.metadata, episode.trajectory
-    terms = task.reward_terms(trajectory)
-    verdict = checks(episode)
     measured = dict.fromkeys(("distance_m", "mean_speed_m_per_s", "lowest_pelvis_m", "foot_contacts", "drift_m"))
     return EpisodeSummary(
         **metadata.model_dump(exclude={"format", "layout_hash", "started_at", "rows_checksum"}),
@@ -103,11 +109,11 @@ def summary_of(episode: Episode, task: Task, checks: EpisodeChecks, body: bytes)
         steps=trajectory.steps,
         transitions=len(trajectory.decision_steps),
         simulator_return=float(trajectory.reward.sum(dtype=np.float64)),
-        learned_return=float(task.added(terms, trajectory.steps).sum(dtype=np.float64)),
+        learned_return=float(reward.sum(dtype=np.float64)),
         reward_terms={name: float(term.sum()) for name, term in terms.items()},
         action_minimum=float(trajectory.action.min()),
         action_maximum=float(trajectory.action.max()),
-        **measured | task.measures(trajectory),
+        **measured | verdict.measures,
         walked=verdict.walked,
         findings=verdict.findings,
         stored_at=now(),

@@ -127,7 +127,6 @@ async def follow(run: OpenRun, episodes: EpisodeStore, limit_bytes: int, since: 
                 loop = asyncio.get_running_loop()
                 transitions = await loop.run_in_executor(run.threads, read_transitions, contents[key], run, limit_bytes)
             await run.admit(summary, transitions)
-    run.recent.expire()
 
 
 def read_transitions(content: bytes, run: OpenRun, limit_bytes: int) -> Transitions:

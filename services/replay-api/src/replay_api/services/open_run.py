@@ -14,7 +14,7 @@ from gaitfleet.quality.checks import EpisodeChecks
 from gaitfleet.quality.repeats import RepeatWatch
 from gaitfleet.task.interface import Task
 from gaitfleet.wire import EpisodeSummary, RunDescription
-from replay_api.constants import LATE_OVERLAP_SECONDS
+from replay_api.constants import LATE_OVERLAP_SECONDS, REPLICA_SECONDS
 from replay_api.errors import RejectedError
 from replay_api.metrics import Metrics
 from replay_api.services.cache import TransitionCache
@@ -83,6 +83,9 @@ class OpenRun:
         What this process adds to that count.
     planned_at
         By the database's clock: what was stored before is loaded, what was stored later is followed.
+    unsettled_until
+        Until then, by the monotonic clock, an episode may come to the database that this process has sent there itself
+        and does not hold.
     followed
         When the last search of each kind for what others have stored began, by the same clock.
     """
@@ -99,6 +102,7 @@ class OpenRun:
     threads: Executor
     planned_at: datetime
     sources: tuple[Source, ...] = ()
+    unsettled_until: float = 0.0
     followed: dict[str, datetime] = field(default_factory=dict)
     loading: bool = True
     flushed: int = 0
@@ -118,6 +122,15 @@ class OpenRun:
     @property
     def run(self) -> str:
         return self.description.run
+
+    @property
+    def unsettled(self) -> bool:
+        """Whether the database may hold, or be about to hold, an episode of this process that is not in memory."""
+        return time.monotonic() < self.unsettled_until
+
+    def unsettle(self) -> None:
+        """An episode was sent to the database, and this process does not know whether it holds it."""
+        self.unsettled_until = time.monotonic() + REPLICA_SECONDS
 
     @property
     def stored_transitions(self) -> int:

@@ -21,6 +21,7 @@ from replay_api.storage.checkpoint_records import CheckpointRecords
 from replay_api.storage.episodes import EpisodeStore, key_of
 from replay_api.storage.mongo import DatabaseClock
 from replay_api.storage.objects import CheckpointStore
+from replay_api.storage.replicas import ReplicaStore
 from replay_api.storage.runs import RunRecord, RunStore
 
 
@@ -38,6 +39,7 @@ class Stores:
     records: CheckpointRecords
     objects: CheckpointStore
     clock: DatabaseClock
+    replicas: ReplicaStore
 
 
 async def prepared(

@@ -27,6 +27,7 @@ from replay_api.metrics import Metrics
 from replay_api.services import counting, loading
 from replay_api.services.demonstrations import shown
 from replay_api.services.event_log import EventLog
+from replay_api.services.following import Following
 from replay_api.services.limiter import LimiterRule
 from replay_api.services.open_run import OpenRun
 from replay_api.services.opening import Stores, prepared
@@ -49,6 +50,8 @@ class RunRegistry:
         self._metrics = metrics
         self._settings = settings
         self._threads = threads
+        self._following = Following(stores.replicas, stores.episodes, stores.clock, settings.max_decompressed_bytes)
+        self._held: set[str] = set()
         self._open: dict[str, OpenRun] = {}
         self._opening: dict[str, asyncio.Task[OpenRun]] = {}
 
@@ -227,9 +230,13 @@ class RunRegistry:
 
     async def _open_now(self, run: str, before: OpenRun | None = None) -> OpenRun:
         record = await self.record(run)
+        await self._following.announce()
         plan, opened = await prepared(record, self._stores, self._metrics, self._threads)
         if before is not None:  # what waits for a policy goes on waiting, and workers have not left
             opened.heads, opened.workers = before.heads, before.workers
+        if run in self._held:  # what was sent to the database before may come there now
+            opened.unsettle()
+        self._held.add(run)
         with suppress(UnavailableError):  # episodes are taken in while the checkpoint store is away
             await opened.heads.refresh(record)
         if record.head is not None:  # a crash between the head and its record
@@ -269,10 +276,10 @@ class RunRegistry:
             began = time.monotonic()
             try:
                 if began >= late + LATE_INTERVAL_SECONDS:
-                    await self._follow(opened, "late", LATE_OVERLAP_SECONDS)
+                    await self._following.search(opened, "late", LATE_OVERLAP_SECONDS)
                     late = began
                 else:
-                    await self._follow(opened, "new", FOLLOW_OVERLAP_SECONDS)
+                    await self._following.search(opened, "new", FOLLOW_OVERLAP_SECONDS)
                 if began >= looked + WATCH_SECONDS:
                     looked = began
                     await self.look(opened)
@@ -284,16 +291,6 @@ class RunRegistry:
                 return  # given up
             except Exception:
                 _log.exception("following a run failed", extra={"run": opened.run})
-
-    async def _follow(self, opened: OpenRun, search: str, overlap_seconds: float) -> None:
-        """Search from where the last such search that succeeded began, which may be minutes ago."""
-        stores = self._stores
-        await stores.clock.ask()
-        moment = stores.clock.earliest()
-        since = min(opened.followed.get(search, opened.planned_at), moment)  # the database's clock may be set back
-        overlap = timedelta(seconds=overlap_seconds)
-        await loading.follow(opened, stores.episodes, self._settings.max_decompressed_bytes, since - overlap)
-        opened.followed[search] = moment
 
     async def look(self, opened: OpenRun) -> None:
         """Read the run's document and take over what has changed.

@@ -57,11 +57,15 @@ class Transitions:
         )
 
 
-def transitions_of(episode: Episode, task: Task, former: Task | None = None) -> Transitions:
+def transitions_of(
+    episode: Episode, task: Task, former: Task | None = None, *, reward: Float32 | None = None
+) -> Transitions:
     """Observe and reward an episode as its run's task says.
 
     Parameters
     ----------
+    reward
+        Learned reward of every simulator step, [T], where it is known already.
     former
         The task of the stage before, where its reward is wanted too (`gaitfleet.task.stages` has made sure that it can
         be had).
@@ -74,16 +78,20 @@ def transitions_of(episode: Episode, task: Task, former: Task | None = None) -> 
     return Transitions(
         observation=np.ascontiguousarray(observation, np.float32),
         action=task.to_policy(trajectory.action[decided]),
-        reward=_rewards(trajectory, task),
+        reward=_of_decisions(trajectory, _reward(trajectory, task) if reward is None else reward),
         terminated=ending == "terminated" or (ending == "aborted" and not task.abort_bootstraps),
         policy_version=episode.metadata.policy_version,
-        former_reward=None if former is None else _rewards(trajectory, former),
+        former_reward=None if former is None else _of_decisions(trajectory, _reward(trajectory, former)),
     )
 
 
-def _rewards(trajectory: Trajectory, task: Task) -> Float32:
-    """Learned reward of every decision, [D]."""
+def _reward(trajectory: Trajectory, task: Task) -> Float32:
     if not task.description.has_target_velocity:
         trajectory = replace(trajectory, target_velocity=None)
-    summed = np.add.reduceat(task.reward(trajectory).astype(np.float64), trajectory.decision_steps)
+    return task.reward(trajectory)
+
+
+def _of_decisions(trajectory: Trajectory, reward: Float32) -> Float32:
+    """Learned reward of every decision, [D], from that of every step, [T]."""
+    summed = np.add.reduceat(reward.astype(np.float64), trajectory.decision_steps)
     return summed.astype(np.float32)
