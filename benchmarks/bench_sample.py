@@ -35,6 +35,7 @@ import numpy as np
 from bare_sender import BATCH_SIZE, BareReader
 from floors import Floor, missed
 from noise import EPISODE_STEPS, episode_of, experiment_of, run_of
+from reverb_process import ReverbProcess
 from serving import LagProbe, Served, machine, served
 
 from gaitfleet.client import ReplayClient
@@ -52,6 +53,7 @@ BUSY_FLOOR = 0.5
 """Least acceptable share of the idle rate while `BUSY_EPISODES_PER_SECOND` are stored."""
 
 BUSY_EPISODES_PER_SECOND = 50
+
 ACTIONS = 19
 FULL = 412
 """Numbers of a state row of the walker."""
@@ -245,24 +247,22 @@ def measure_busy(system: Served, readers: Readers, sizes: tuple[int, int], turns
     )
 
 
-def measure_reverb(python: str, readers: Readers, options: argparse.Namespace) -> dict[str, float]:
-    """Reverb in turns with the API: transitions per second of both, at the full observation, and their ratio."""
-    script = Path(__file__).with_name("reverb_contender.py")
-    command = [python, str(script), str(FULL), str(ACTIONS), str(options.transitions)]
-    reverb = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    assert reverb.stdin is not None
-    assert reverb.stdout is not None
+def measure_reverb(python: str, readers: Readers, options: argparse.Namespace) -> dict[str, float] | None:
+    """Reverb in turns with the API: transitions per second of both, at the full observation, and their ratio; None when
+    it is not ready, or does not answer, in time."""
     case = Case(FULL, batches=8, half_precision=False, connections=1)
-    pairs = []
+    pairs: list[tuple[float, float]] = []
+    reverb = ReverbProcess(python, FULL, ACTIONS)
     try:
-        assert reverb.stdout.readline() == "ready\n", f"{python} cannot run {script.name}"
-        for _ in range(options.turns):
-            print(options.seconds, file=reverb.stdin, flush=True)
-            sampled = float(reverb.stdout.readline())
+        while reverb.ready and len(pairs) < options.turns:
+            sampled = reverb.rate(options.seconds)
+            if sampled is None:
+                break
             pairs.append((sampled, rate(readers.api(case, "uniform"), case, options.seconds)))
     finally:
-        reverb.stdin.close()
-        reverb.wait()
+        reverb.stop()
+    if not pairs:
+        return None
     return {
         "reverb_per_second": statistics.median(one for one, _ in pairs),
         "uniform_per_second": statistics.median(other for _, other in pairs),
@@ -306,7 +306,7 @@ def with_floor(value: float, floor: float | None) -> str:
     return f"{value:.2f}" + ("" if floor is None else f" ({floor:.2f}{'' if value >= floor else ' !'})")
 
 
-def report(results: list[Result], busy: BusyResult, reverb: dict[str, float] | None) -> None:
+def report(results: list[Result], busy: BusyResult, reverb: dict[str, float] | None, asked: bool) -> None:
     print(
         f"{'observation':>11} {'dtype':>8} {'conn.':>5} {'K':>3} {'bare/s':>11} {'uniform/s':>11} {'prior./s':>11} "
         f"{'uniform/bare':>14} {'prior./uniform':>14}"
@@ -325,6 +325,8 @@ def report(results: list[Result], busy: BusyResult, reverb: dict[str, float] | N
         f"{busy.event_loop['late_timers']:.0f} of {busy.event_loop['timers']:.0f} timers of the event loop late, worst "
         f"{busy.event_loop['worst_seconds_at_most']:g} s"
     )
+    if asked and not reverb:
+        print("Reverb: it was not ready, or did not end its turn, in time")
     if reverb:
         rates = f"{reverb['reverb_per_second']:,.0f}/s, the API beside it {reverb['uniform_per_second']:,.0f}/s"
         print(f"Reverb: {rates}, {reverb['uniform_of_reverb']:.1f} times as much")
@@ -352,7 +354,7 @@ def main() -> int:
         results += found
         more |= more_of_size
     busy, reverb = more["busy"], more.get("reverb")
-    report(results, busy, reverb)
+    report(results, busy, reverb, bool(options.reverb))
     floors = [floor for result in results for floor in result.floors] + busy.floors
     if options.json:
         record = {

@@ -12,6 +12,7 @@ from fastapi import FastAPI
 from pydantic import ValidationError
 
 from gaitfleet.logs import configure_logging
+from replay_api.interpreter import tune
 from replay_api.main import create_app
 from replay_api.settings import from_environment
 
@@ -60,6 +61,8 @@ def main() -> int:
         timeout_keep_alive=75,
         server_header=False,
     )
+    config.load()
+    tune()
     server = _Server(config, app)
     server.run()
     return 0 if server.started else 1

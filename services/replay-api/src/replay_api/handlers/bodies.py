@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncGenerator
 from typing import Any
 
 from fastapi import Request
 from fastapi.responses import Response
+from starlette.types import Receive, Scope, Send
 
 from replay_api.constants import BODY_BYTES_PER_SECOND, BODY_SECONDS, RETRY_AFTER_SECONDS
 from replay_api.errors import EncodingError, LimitedError, RejectedError, TooLargeError
@@ -92,6 +94,39 @@ def binary(body: bytes | bytearray | memoryview, **headers: str) -> Response:
     """A safetensors answer."""
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     return Response(content=memoryview(body), media_type=SAFETENSORS, headers=named)
+
+
+class Streamed(Response):
+    """Pieces that are sent as they are made, until the client has gone.
+
+    Starlette's StreamingResponse runs two tasks for it in a group of their own, which takes a tenth of the time of
+    eight batches.
+    """
+
+    media_type = SAFETENSORS
+
+    def __init__(self, pieces: AsyncGenerator[bytes | memoryview], content_length: int) -> None:
+        super().__init__(headers={"Content-Length": str(content_length)})
+        self._pieces = pieces
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send."""
+        gone = asyncio.ensure_future(_disconnected(receive))
+        try:
+            await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+            async for piece in self._pieces:
+                if gone.done():
+                    return
+                await send({"type": "http.response.body", "body": piece, "more_body": True})
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+        finally:
+            gone.cancel()
+            await self._pieces.aclose()
+
+
+async def _disconnected(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
 
 
 def _too_large(what: str, size: int, limit_bytes: int) -> TooLargeError:

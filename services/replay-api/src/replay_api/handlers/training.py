@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
-from fastapi.responses import StreamingResponse
 
 from gaitfleet.wire import BatchRequest, Lease, LeaseRequest, PriorityReceipt, PriorityUpdate
 from replay_api.handlers.access import TRAINER, CurrentContext, CurrentRun
-from replay_api.handlers.bodies import BINARY_ANSWER, SAFETENSORS
+from replay_api.handlers.bodies import BINARY_ANSWER, Streamed
 from replay_api.handlers.problems import problems
 
 router = APIRouter(prefix="/v1/runs/{run}", tags=["training"])
@@ -18,14 +17,13 @@ router = APIRouter(prefix="/v1/runs/{run}", tags=["training"])
 @router.post(
     "/batches",
     dependencies=[TRAINER],
-    response_class=StreamingResponse,
+    response_class=Response,
     responses=problems(404, 413, 422, 429) | {200: BINARY_ANSWER | {"description": "Batches, one after the other"}},
     summary="Sample batches; waits for the limiter",
 )
-async def sample(opened: CurrentRun, request: BatchRequest, context: CurrentContext) -> StreamingResponse:
+async def sample(opened: CurrentRun, request: BatchRequest, context: CurrentContext) -> Streamed:
     answer = await context.batches.answer(opened, request)
-    headers = {"Content-Length": str(answer.content_length)}
-    return StreamingResponse(answer.pieces, media_type=SAFETENSORS, headers=headers)
+    return Streamed(answer.pieces, answer.content_length)
 
 
 @router.post(

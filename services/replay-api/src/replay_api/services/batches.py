@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import lru_cache
@@ -33,7 +33,7 @@ class BatchAnswer:
     """The size of an answer, and its pieces in order."""
 
     content_length: int
-    pieces: AsyncIterator[bytes | memoryview]
+    pieces: AsyncGenerator[bytes | memoryview]
 
 
 class BatchService:
@@ -134,7 +134,7 @@ class BatchService:
 
     async def _pieces(
         self, opened: OpenRun, drawing: _Drawing, granted: int, header: bytes, first: memoryview
-    ) -> AsyncIterator[bytes | memoryview]:
+    ) -> AsyncGenerator[bytes | memoryview]:
         sent, batch_size = 0, drawing.request.batch_size
         try:
             yield header

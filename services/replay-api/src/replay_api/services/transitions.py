@@ -43,6 +43,11 @@ class Transitions:
     def __len__(self) -> int:
         return len(self.reward)
 
+    @property
+    def nbytes(self) -> int:
+        """Memory of its rows."""
+        return self.observation.nbytes + self.action.nbytes + self.reward.nbytes
+
     def newest(self, decisions: int) -> Transitions:
         """The last so many decisions."""
         if decisions >= len(self):

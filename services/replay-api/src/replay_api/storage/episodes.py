@@ -11,7 +11,6 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from bson.binary import Binary
 from motor.motor_asyncio import AsyncIOMotorClient
 from pymongo import DESCENDING
 
@@ -81,7 +80,7 @@ class EpisodeStore:
     async def insert(self, summary: EpisodeSummary, content: bytes) -> bool:
         """Keep an episode, by majority and journal; False when one is there under this id."""
         document = _document(summary)
-        document["content"] = Binary(content)
+        document["content"] = content
         return await self._inserts.insert(document, len(content))
 
     async def digest(self, run: str, episode_id: UUID) -> str | None:

@@ -49,6 +49,7 @@ class GroupInsert:
         self._collection = collection
         self._waiting: deque[_Insert] = deque()
         self._writers: set[asyncio.Task[None]] = set()
+        self._answering: set[asyncio.Task[None]] = set()
 
     async def insert(self, document: Document, nbytes: int) -> bool:
         """Insert a document of about so many bytes; False when one is there under its id.
@@ -72,8 +73,9 @@ class GroupInsert:
                     failures = await self._write(group)
                 except Exception as error:
                     failures = dict.fromkeys(range(len(group)), error)
-                for i, insert in enumerate(group):
-                    _answer(insert.inserted, failures.get(i))
+                answering = asyncio.ensure_future(_answer_all(group, failures))
+                self._answering.add(answering)
+                answering.add_done_callback(self._answering.discard)
         finally:  # here, not in a callback: who comes before that would count on a writer that has ended
             self._writers.discard(cast(asyncio.Task[None], asyncio.current_task()))
 
@@ -109,6 +111,12 @@ class GroupInsert:
 def _failure(details: Document) -> Exception:
     error = OperationFailure(details.get("errmsg", ""), details.get("code"))
     return error if error.code == DUPLICATE_KEY else unavailable("store the episode", error)
+
+
+async def _answer_all(group: list[_Insert], failures: dict[int, Exception]) -> None:
+    for i, insert in enumerate(group):
+        _answer(insert.inserted, failures.get(i))
+        await asyncio.sleep(0)  # what follows takes the event loop half a millisecond for each of them
 
 
 def _answer(inserted: asyncio.Future[bool], failure: Exception | None) -> None:
