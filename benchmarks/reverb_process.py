@@ -31,8 +31,9 @@ class ReverbProcess:
     def __init__(self, python: str, observation_size: int, action_size: int) -> None:
         script = Path(__file__).with_name("reverb_contender.py")
         command = [python, str(script), *map(str, (observation_size, action_size, TRANSITIONS))]
-        pipe = subprocess.PIPE
-        self._process = subprocess.Popen(command, text=True, stdin=pipe, stdout=pipe, start_new_session=True)
+        # It warns of every few items that it is given.
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+        self._process = subprocess.Popen(command, text=True, start_new_session=True, **pipes)
         self.ready = self._line(READY_SECONDS) == "ready\n"
 
     def rate(self, seconds: float) -> float | None:
