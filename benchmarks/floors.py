@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 
@@ -24,7 +24,8 @@ class Floor:
     @property
     def record(self) -> dict[str, Any]:
         """As it stands in the JSON of a benchmark."""
-        return asdict(self) | {"held": self.held}
+        bound = {"floor": self.least} if self.most is None else {"ceiling": self.most}
+        return {"name": self.figure, "value": self.value} | bound
 
 
 def missed(floors: Iterable[Floor]) -> int:
@@ -32,12 +33,17 @@ def missed(floors: Iterable[Floor]) -> int:
     return int(not all(floor.held for floor in floors))
 
 
+def held(record: dict[str, Any]) -> bool:
+    """Whether a recorded figure is what it must be."""
+    return Floor(record["name"], record["value"], record.get("floor"), record.get("ceiling")).held
+
+
 def table(records: dict[str, list[dict[str, Any]]]) -> str:
     """One line for every figure of every benchmark."""
     lines = [f"{'benchmark':<11}{'figure':<68}{'value':>10}{'floor':>12}"]
     for name, floors in records.items():
         for floor in floors:
-            bound = f">= {floor['least']:g}" if floor["most"] is None else f"<= {floor['most']:g}"
-            verdict = "held" if floor["held"] else "MISSED"
-            lines.append(f"{name:<11}{floor['figure']:<68}{floor['value']:>10.4g}{bound:>12}  {verdict}")
+            bound = f">= {floor['floor']:g}" if "floor" in floor else f"<= {floor['ceiling']:g}"
+            verdict = "held" if held(floor) else "MISSED"
+            lines.append(f"{name:<11}{floor['name']:<68}{floor['value']:>10.4g}{bound:>12}  {verdict}")
     return "\n".join(lines)

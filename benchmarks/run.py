@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from floors import table
+from floors import held, table
 
 HERE = Path(__file__).parent
 BENCHMARKS = {path.stem.removeprefix("bench_"): path for path in sorted(HERE.glob("bench_*.py"))}
@@ -43,7 +43,7 @@ def main() -> int:
     print(f"\n{table(floors)}")
     if failed:
         print(f"failed before the end: {', '.join(failed)}")
-    return int(bool(failed) or not all(floor["held"] for of_one in floors.values() for floor in of_one))
+    return int(bool(failed) or not all(held(floor) for of_one in floors.values() for floor in of_one))
 
 
 if __name__ == "__main__":
