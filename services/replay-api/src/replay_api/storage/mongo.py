@@ -7,10 +7,11 @@ import logging
 import time
 from collections import deque
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from datetime import UTC, datetime
 from typing import Any
 
+import pymongo
 from motor.motor_asyncio import AsyncIOMotorClient, AsyncIOMotorDatabase
 from pymongo import monitoring
 from pymongo.errors import (
@@ -100,9 +101,12 @@ async def asking(what: str, *, seconds: float = DATABASE_SECONDS) -> AsyncIterat
     UnavailableError
         When MongoDB cannot be reached, does not answer in time, or refuses for a reason that is not the request's.
     """
+    # What may take longer may also be silent for longer than the client's socket timeout.
+    patience = pymongo.timeout(seconds) if seconds > DATABASE_SECONDS else nullcontext()
     try:
         async with asyncio.timeout(seconds):
-            yield
+            with patience:
+                yield
     except DuplicateKeyError:
         raise
     except (TimeoutError, ConnectionFailure, ExecutionTimeout, WriteConcernError, WTimeoutError) as error:
