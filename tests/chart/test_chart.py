@@ -353,6 +353,7 @@ def test_annotations_name_the_metrics_port(render: Render) -> None:
 
 @pytest.mark.parametrize("name", ["gaitfleet", "team-a-gaitfleet", "x"])
 def test_the_release_s_name_is_not_repeated(helm: Helm, name: str) -> None:
-    done = helm.run("template", name, str(CHART), *values("default"), "--show-only", "templates/rollout/deployment.yaml")
+    only = ["--show-only", "templates/rollout/deployment.yaml"]
+    done = helm.run("template", name, str(CHART), *values("default"), *only)
     expected = name if "gaitfleet" in name else f"{name}-gaitfleet"
     assert yaml.safe_load(done.stdout)["metadata"]["name"] == f"{expected}-rollout"
