@@ -15,6 +15,7 @@ from pymongo import MongoClient
 
 from gaitfleet.episode import encode_episode
 from gaitfleet.experiment import Experiment
+from replay_api.services import following, loading
 from replay_api.settings import Settings
 from tests.conftest import serve
 from tests.replay_api.fleet import Fleet, experiment_of
@@ -247,6 +248,41 @@ def test_two_replicas_share_one_run(settings: Settings) -> None:
         other.http.close()
 
 
+def test_a_replica_searches_for_the_episodes_of_others_only_while_there_are_others(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    searched: list[float] = []
+    follow = loading.follow
+
+    async def noted(*arguments: Any) -> None:
+        searched.append(time.monotonic())
+        await follow(*arguments)
+
+    def quiet() -> bool:
+        return time.monotonic() - searched[-1] > 3
+
+    monkeypatch.setattr(loading, "follow", noted)
+    monkeypatch.setattr(following, "REPLICA_SECONDS", 4.0)
+    with serve(settings) as first, Fleet(first) as fleet:
+        fleet.post(fleet.play())
+        with serve(settings) as second:
+            assert httpx.get(f"{second}{fleet.path}/status", timeout=30).json()["transitions_held"] == 30
+            until(lambda: bool(searched), "nobody searches")
+        until(quiet, "it searches still though the other has gone")
+        with serve(settings) as third:
+            body = encode_episode(fleet.play(seed=5))
+            assert httpx.post(f"{third}{fleet.path}/episodes", content=body, timeout=30).status_code == 201
+            until(lambda: fleet.status()["transitions_held"] == 60, "what a new replica has stored is not found")
+
+
+def until(condition: Callable[[], bool], otherwise: str) -> None:
+    """Wait for a condition."""
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline, otherwise
+        time.sleep(0.1)
+
+
 def test_sigterm_ends_waits_at_once_and_forgets_no_count(tmp_path: Path, database: Database) -> None:
     api = ApiServer(tmp_path, {"mongodb_uri": database.uri, "mongodb_database": "durability"})
     try:
@@ -294,18 +330,10 @@ def test_a_run_that_the_database_has_lost_is_forgotten_and_begins_anew_when_it_i
         if created_by == "this replica":
             assert fleet.create().status_code == 201
         else:
-            until_status(fleet, 404)
+            until(lambda: fleet.get("/status").status_code == 404, f"{fleet.run} is still answered")
             assert fleet.post(fleet.play(seed=7)).status_code == 404
             assert httpx.put(f"{other}{fleet.path}", json=fleet.experiment.model_dump(mode="json")).status_code == 201
         assert fleet.post(fleet.play(seed=8)).status_code == 201
         status = fleet.status()
         assert (status["episodes"], status["transitions_held"]) == ({"random": 1}, 30)
         assert (status["limits"]["inserted"], status["limits"]["sampled"]) == (30, 0)
-
-
-def until_status(fleet: Fleet, code: int) -> None:
-    """Wait for an answer."""
-    deadline = time.monotonic() + 30
-    while fleet.get("/status").status_code != code:
-        assert time.monotonic() < deadline, f"{fleet.run} is still answered"
-        time.sleep(0.1)
