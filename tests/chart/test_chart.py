@@ -113,8 +113,8 @@ def test_a_wrong_value_is_refused_with_its_name(helm: Helm, arguments: list[str]
 def test_an_install_that_does_not_say_where_to_store_is_refused_with_both_ways(helm: Helm) -> None:
     done = helm.run("template", "gaitfleet", str(CHART))
     assert done.returncode != 0
-    assert "set mongodb.existingSecret" in done.stderr
-    assert "database.enabled=true" in done.stderr
+    assert "set mongodb.existingSecret and checkpoints.store" in done.stderr
+    assert "--set database.enabled=true,bucket.enabled=true" in done.stderr
 
 
 # --- the services -----------------------------------------------------------------------------------------------------
