@@ -133,19 +133,6 @@ def test_a_limit_is_waited_for_and_fills_the_memory_not_the_disk(api: FakeApi, t
     sender.outbox.close(1.0)
 
 
-def test_nothing_is_played_ahead_while_the_trainer_cannot_keep_up(api: FakeApi, tmp_path: Path) -> None:
-    """Episodes that wait are those of an older policy."""
-    api.refuse = lambda episode: (429, {"Retry-After": "0.5"}) if len(api.posts) <= 1 else None
-    sender = Sender(api, tmp_path)
-    sender.outbox.start()
-    sender.send(1)
-    api.wait_for(lambda api: len(api.posts) == 1)
-    api.wait_for(lambda _: not sender.outbox.accepting)
-    api.wait_for(lambda api: len(api.bodies) == 1)
-    api.wait_for(lambda _: sender.outbox.accepting)
-    sender.outbox.close(1.0)
-
-
 @pytest.mark.parametrize(("status", "reason"), [(422, "rejected"), (409, "conflict"), (413, "rejected")])
 def test_a_refused_episode_is_set_aside_and_never_sent_again(
     api: FakeApi, tmp_path: Path, status: int, reason: str

@@ -22,9 +22,6 @@ from rollout.spool import Spool
 
 logger = logging.getLogger(__name__)
 
-LIMITED_SECONDS = 10.0
-"""Time in s after the API has said that the trainer cannot keep up, for which nothing is played ahead of what waits."""
-
 
 @dataclass(slots=True, eq=False)
 class _Parcel:
@@ -46,8 +43,7 @@ class Outbox:
     spool
         Where episodes go while the API is away.
     memory_episodes
-        Episodes held in memory before `accepting` says no; one while the API takes no more than the trainer learns
-        from, as an episode that waits is one of an older policy.
+        Episodes held in memory before `accepting` says no.
     posters
         Threads that post.
     """
@@ -70,7 +66,6 @@ class Outbox:
         self._in_flight: list[_Parcel] = []
         self._backoff = Backoff()
         self._try_again_at = 0.0
-        self._limited_until = 0.0
         self._away = False
         self._closing = False
         self._threads = [
@@ -95,8 +90,7 @@ class Outbox:
         """Whether another episode may be begun. While it is false the simulators pause; nothing is thrown away."""
         with self._changed:
             in_memory = sum(not parcel.spooled for parcel in (*self._queue, *self._in_flight))
-            most = 1 if time.monotonic() < self._limited_until else self._memory_episodes
-        return in_memory < most and not self._spool.full
+        return in_memory < self._memory_episodes and not self._spool.full
 
     def submit(self, episode_id: str, body: bytes) -> None:
         """Take an episode. Never refused, and waits for nothing but the disk: whoever plays asks `accepting` before."""
@@ -200,8 +194,6 @@ class Outbox:
             if not limited and not self._away:
                 logger.warning("episodes go to the spool: %s", error)
             self._away = not limited
-            if limited:
-                self._limited_until = time.monotonic() + LIMITED_SECONDS
             self._in_flight.remove(parcel)
             self._queue.appendleft(parcel)
             self._try_again_at = time.monotonic() + self._backoff.next_seconds(at_least=asked)
