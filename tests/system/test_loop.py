@@ -82,7 +82,7 @@ def the_commands_show_it(fleet: RunningFleet) -> None:
 
 def test_a_checkpoint_goes_round_and_the_same_command_continues_the_run(start: Start, pendulum: str) -> None:
     first = start("pendulum", "--experiment", pendulum, "--workers", "1")
-    first.wait_for(lambda s: a_checkpoint_went_round(s) and "evaluate" in s.returns, 120)
+    first.wait_for(lambda s: a_checkpoint_went_round(s) and "evaluate" in s.returns, 300)
     the_commands_show_it(first)
     processes = first.children()
     assert first.stop() == 0, first.said()
