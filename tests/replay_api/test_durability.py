@@ -18,6 +18,7 @@ from gaitfleet.experiment import Experiment
 from replay_api.services import following, loading
 from replay_api.settings import Settings
 from tests.conftest import serve
+from tests.faults.observed import until
 from tests.replay_api.fleet import Fleet, experiment_of
 from tests.replay_api.test_forks import wait_until_loaded
 from tests.servers import ApiServer, Database
@@ -273,14 +274,6 @@ def test_a_replica_searches_for_the_episodes_of_others_only_while_there_are_othe
             body = encode_episode(fleet.play(seed=5))
             assert httpx.post(f"{third}{fleet.path}/episodes", content=body, timeout=30).status_code == 201
             until(lambda: fleet.status()["transitions_held"] == 60, "what a new replica has stored is not found")
-
-
-def until(condition: Callable[[], bool], otherwise: str) -> None:
-    """Wait for a condition."""
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline, otherwise
-        time.sleep(0.1)
 
 
 def test_sigterm_ends_waits_at_once_and_forgets_no_count(tmp_path: Path, database: Database) -> None:
