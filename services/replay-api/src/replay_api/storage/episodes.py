@@ -8,12 +8,13 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, get_args
 from uuid import UUID
 
 from motor.motor_asyncio import AsyncIOMotorClient
 from pymongo import DESCENDING
 
+from gaitfleet.episode import Role
 from gaitfleet.wire import EpisodeSummary
 from replay_api.storage.group_insert import GroupInsert
 from replay_api.storage.mongo import Database, Document, asking
@@ -182,7 +183,7 @@ class EpisodeStore:
 
     async def totals(self, run: str, before: datetime) -> dict[str, RoleTotal]:
         """What was stored before a moment, by role."""
-        match = {"run": run, "stored_at": {"$lt": before}}
+        match = {"run": run, "role": {"$in": list(get_args(Role))}, "stored_at": {"$lt": before}}  # as the index has it
         group = {
             "_id": "$role",
             "episodes": {"$sum": 1},
@@ -295,4 +296,4 @@ def _summary(document: Document) -> EpisodeSummary:
 
 
 def _planned(document: Document) -> Planned:
-    return Planned(document["_id"], int(document["transitions"]), document["stored_at"], document.get("stage", ""))
+    return Planned(document["_id"], int(document["transitions"]), document["stored_at"], document.get("stage") or "")

@@ -32,6 +32,9 @@ from replay_api.settings import Settings
 Document = dict[str, Any]
 Database = AsyncIOMotorDatabase[Document]
 
+SUMMED = ("transitions", "steps", "stage")
+"""Fields of an episode that are added up, or that say which are, over whole runs."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -128,7 +131,10 @@ async def create_indexes(database: Database) -> None:
     episodes = database["episodes"]
     async with asking("create indexes", seconds=60.0):
         await episodes.create_index([("run", 1), ("stored_at", -1), ("_id", -1)], name="run_stored")
-        await episodes.create_index([("run", 1), ("role", 1), ("stored_at", -1), ("_id", -1)], name="run_role_stored")
+        # Holds all that is asked of every episode of a run when it is opened, so that no document is read for it: with
+        # their arrays, millions of steps are gigabytes.
+        covering = [("run", 1), ("role", 1), ("stored_at", -1), ("_id", -1), *((name, 1) for name in SUMMED)]
+        await episodes.create_index(covering, name="run_role_stored_summed")
         await episodes.create_index(
             [("run", 1), ("role", 1), ("policy_version", -1), ("_id", -1)], name="run_role_policy"
         )
