@@ -178,7 +178,7 @@ def bench(system: Served, options: argparse.Namespace) -> dict[str, Any]:
             event_loop = probe.read()
             orders.stop.set()
             journals = [queue.get(timeout=120) for _ in processes]
-        return _summary(client, journals, ramp, held, memory, publisher) | {"event_loop": event_loop}
+        return _summary(system, client, journals, ramp, held, memory, publisher) | {"event_loop": event_loop}
 
 
 def _inserted(system: Served) -> float:
@@ -186,6 +186,7 @@ def _inserted(system: Served) -> float:
 
 
 def _summary(
+    system: Served,
     client: ReplayClient,
     journals: list[Journal],
     ramp: list[Span],
@@ -216,7 +217,7 @@ def _summary(
             "workers": [len(times) for times in spread],
         },
         "failures": [failure for journal in journals for failure in journal.failures][:20],
-    } | _verified(client, journals)
+    } | _verified(system, client, journals)
 
 
 def _phase(span: Span, journals: list[Journal]) -> Phase:
@@ -247,20 +248,20 @@ def _gives_first(phase: Phase) -> str:
     return f"the store ({store:.2f} of one core)" if store > 0.8 else "the way to the store: neither is used up"
 
 
-def _verified(client: ReplayClient, journals: list[Journal]) -> dict[str, int]:
-    """Hold every acknowledged episode against the store. Retention deletes the oldest, so what is missing must be as
-    many as it says, and older than what is there."""
-    acknowledged = {post.episode_id: post.at for journal in journals for post in journal.posts}
+def _verified(system: Served, client: ReplayClient, journals: list[Journal]) -> dict[str, int]:
+    """Hold every acknowledged episode against the store. Retention deletes the oldest, so what is missing must not be
+    more than it has deleted, and was not posted after something that is still there was acknowledged."""
+    posts = {post.episode_id: post for journal in journals for post in journal.posts}
     stored = {str(episode.episode_id) for episode in client.every_episode()}
-    missing = {episode_id for episode_id in acknowledged if episode_id not in stored}
-    oldest_stored = min((acknowledged[i] for i in stored if i in acknowledged), default=0.0)
-    # An acknowledgement may overtake another that was stored a moment earlier.
-    lost = sum(acknowledged[episode_id] > oldest_stored + 10 for episode_id in missing)
+    missing = [post for episode_id, post in posts.items() if episode_id not in stored]
+    retired = int(system.metrics()[f'rl_replay_retired_items_total{{run_id="{RUN}"}}']) // STEPS
+    oldest_stored = min((posts[i].at for i in stored if i in posts), default=0.0)
+    younger = sum(post.at - post.seconds > oldest_stored for post in missing)
     return {
-        "acknowledged": len(acknowledged),
+        "acknowledged": len(posts),
         "stored": len(stored),
-        "retired": len(missing) - lost,
-        "lost": lost,
+        "retired": retired,
+        "lost": max(younger, len(missing) - retired),
     }
 
 

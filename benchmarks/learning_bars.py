@@ -150,10 +150,6 @@ class Run:
     def name(self) -> str:
         return f"{self.task}-{self.algorithm}-seed{self.seed}"
 
-    @property
-    def result(self) -> Path:
-        return RESULTS / f"{self.name}.json"
-
     def experiment(self) -> dict[str, Any]:
         """Its experiment file."""
         task, updates = TASKS[self.task], UPDATES_PER_STEP.get(self.algorithm, 1)
@@ -266,10 +262,10 @@ def whole_evaluations(curve: LearningCurve, run: Run) -> LearningCurve:
 # --- the table -------------------------------------------------------------------------------------------------------
 
 
-def report() -> bool:
-    """Print the table and draw the curves of everything recorded; whether every bar is held."""
+def report(results: Path) -> bool:
+    """Print the table and draw the curves of everything recorded there; whether every bar is held."""
     records: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    for path in sorted(RESULTS.glob("*-seed*.json")):
+    for path in sorted(results.glob("*-seed*.json")):
         record = json.loads(path.read_text())
         records.setdefault((record["run"]["task"], record["run"]["algorithm"]), []).append(record)
     print(f"{'task':<26} {'algorithm':<10} {'seeds':>5} {'median':>10} {'least':>10} {'greatest':>10} {'bar':>8}")
@@ -289,7 +285,7 @@ def report() -> bool:
                 f"{max(scores):>10,.1f} {bar:>8,.0f}{'' if median >= bar else ' !'}"
             )
         if groups:
-            plot_curves(groups, RESULTS / f"{name}.png", title=f"{task.environment}, mean and deviation over seeds")
+            plot_curves(groups, results / f"{name}.png", title=f"{task.environment}, mean and deviation over seeds")
     return held
 
 
@@ -304,20 +300,22 @@ def main() -> int:
     parser.add_argument("--algorithms", nargs="+", choices=ALGORITHMS, default=list(ALGORITHMS), help="default: all")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], help="default: 0 1 2")
     parser.add_argument("--data-dir", type=Path, default=Path("data/learning-bars"), help="where runs keep their data")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="where records and curves go")
     parser.add_argument("--report-only", action="store_true", help="run nothing")
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the processes of a run are stopped, too
-    RESULTS.mkdir(parents=True, exist_ok=True)
+    options.results.mkdir(parents=True, exist_ok=True)
     runs = [Run(task, name, seed) for task in options.tasks for seed in options.seeds for name in options.algorithms]
     for run in [] if options.report_only else runs:
         parse_experiment(run.experiment())
-        if run.result.exists():
+        kept = options.results / f"{run.name}.json"
+        if kept.exists():
             print(f"  {run.name}: kept from before")
             continue
         record = learn(run, options.data_dir / run.name)
-        run.result.write_text(json.dumps(record) + "\n")
+        kept.write_text(json.dumps(record) + "\n")
         print(f"  {run.name}: {record['score']:,.1f}", flush=True)
-    return 0 if report() else 1
+    return 0 if report(options.results) else 1
 
 
 if __name__ == "__main__":

@@ -71,10 +71,11 @@ class Orders:
 def play(orders: Orders, numbers: range, journals: Queue[Journal]) -> None:
     """The workers of one process, until they are stopped; a journal at the end."""
     journal = Journal()
+    etags: dict[int, str | None] = dict.fromkeys(numbers)
     threads = [
-        threading.Thread(target=work, args=(orders, number, journal), daemon=True)
+        threading.Thread(target=work, args=(orders, number, etags, journal), daemon=True)
         for number in numbers
-        for work in (_post, _poll)
+        for work in (_post, _follow)
     ]
     for thread in threads:
         thread.start()
@@ -89,11 +90,13 @@ def _client(orders: Orders) -> ReplayClient:
     return ReplayClient(orders.url, run=orders.run, attempts=1, transport=httpx.HTTPTransport(verify=False))
 
 
-def _post(orders: Orders, number: int, journal: Journal) -> None:
+def _post(orders: Orders, number: int, etags: dict[int, str | None], journal: Journal) -> None:
+    """Episodes at the worker's pace; before each, at a moment that no publication has to do with, a poll."""
     client, backoff = _client(orders), Backoff()
     due = time.monotonic() + random.random() * orders.workers / orders.pace.value
     while not orders.stop.wait(max(0.0, due - time.monotonic())):
         body = orders.copies.body(worker=f"worker-{number}")
+        _poll(client, etags[number], journal)
         refusals = 0
         while not orders.stop.is_set():
             began = time.monotonic()
@@ -113,22 +116,31 @@ def _post(orders: Orders, number: int, journal: Journal) -> None:
         due = max(due + orders.workers / orders.pace.value, time.monotonic())
 
 
-def _poll(orders: Orders, number: int, journal: Journal) -> None:
-    client, backoff, etag = _client(orders), Backoff(), None
+def _poll(client: ReplayClient, etag: str | None, journal: Journal) -> None:
+    """Ask for a newer policy without waiting for one; what brings one is not counted."""
+    began = time.monotonic()
+    try:
+        answer = client.get_policy(etag)
+    except ApiError as error:
+        journal.failures.append(repr(error))
+        return
+    if answer is None:
+        now = time.monotonic()
+        journal.polls.append((now, now - began))
+
+
+def _follow(orders: Orders, number: int, etags: dict[int, str | None], journal: Journal) -> None:
+    """Wait for policies, as the rollout service does."""
+    client, backoff = _client(orders), Backoff()
     orders.stop.wait(random.random() * 5)
     while not orders.stop.is_set():
-        for wait_seconds in (0.0, LONG_POLL_SECONDS):
-            began = time.monotonic()
-            try:
-                answer = client.get_policy(etag, wait_seconds=wait_seconds)
-            except ApiError as error:
-                journal.failures.append(repr(error))
-                orders.stop.wait(backoff.next_seconds(at_least=0.1))
-                continue
-            now = time.monotonic()
-            if answer is not None:
-                etag = answer.etag
-                journal.arrivals.append((answer.version, now))
-            elif wait_seconds == 0:
-                journal.polls.append((now, now - began))
-            backoff.reset()
+        try:
+            answer = client.get_policy(etags[number], wait_seconds=LONG_POLL_SECONDS)
+        except ApiError as error:
+            journal.failures.append(repr(error))
+            orders.stop.wait(backoff.next_seconds(at_least=0.1))
+            continue
+        if answer is not None:
+            etags[number] = answer.etag
+            journal.arrivals.append((answer.version, time.monotonic()))
+        backoff.reset()

@@ -154,7 +154,10 @@ class RetentionSettings(Settings):
     """What the database keeps. Evaluation episodes are always kept."""
 
     max_transitions: int | None = Field(
-        default=None, ge=1_000, description="Oldest training episodes beyond this are deleted; unset: keep all."
+        default=None,
+        ge=1_000,
+        description="When there are more, the oldest training episodes are deleted, a 32nd of this at a time; "
+        "unset: keep all.",
     )
 
 

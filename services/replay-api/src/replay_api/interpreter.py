@@ -12,6 +12,11 @@ page, costs as much as gathering a batch."""
 MAPPED_BYTES = 8 << 20
 """Blocks from this size are mapped one by one, and returned when they are freed: bodies of many megabytes are rare."""
 
+GARBAGE_THRESHOLDS = 300, 5, 7_000
+"""Of Python's garbage collector. A thousand workers that wait for a policy are 200,000 objects, and to look at all of
+them stops everything for 0.2 s; by Python's own thresholds that was every few seconds. No request leaves cycles behind,
+so the full round is a safeguard: with these it comes after ten million objects that were made and not freed."""
+
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
 
@@ -21,5 +26,6 @@ def tune() -> None:
     if mallopt is not None:
         mallopt(_M_TRIM_THRESHOLD, KEPT_BYTES)
         mallopt(_M_MMAP_THRESHOLD, MAPPED_BYTES)
+    gc.set_threshold(*GARBAGE_THRESHOLDS)
     gc.collect()
     gc.freeze()

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import re
+import time
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from gaitfleet.wire import CheckpointInfo
 from replay_api.constants import RETRY_AFTER_SECONDS
@@ -53,7 +54,8 @@ class Heads:
         self._store = store
         self._served: dict[Which, ServedPolicy] = {}
         self._published: dict[Which, CheckpointInfo] = {}
-        self._moved = asyncio.Condition()
+        self._waiting: dict[asyncio.Future[None], Which] = {}
+        self._letting_go: set[asyncio.Task[None]] = set()
 
     def get(self, which: Which) -> ServedPolicy | None:
         """The policy of a head; None before the first."""
@@ -72,14 +74,15 @@ class Heads:
             if info is not None:
                 await self._follow(which, info)
 
-    async def set(self, which: Which, policy: ServedPolicy) -> None:
-        """Serve a policy from now on. The newest never moves back."""
+    def set(self, which: Which, policy: ServedPolicy) -> None:
+        """Serve a policy from now on, also to those who wait for it. The newest never moves back."""
         if which == "newest" and policy.info.step < self.step:
             return
         self._published[which] = policy.info
-        async with self._moved:
-            self._served[which] = policy
-            self._moved.notify_all()
+        self._served[which] = policy
+        letting_go = asyncio.ensure_future(self._let_go(which))
+        self._letting_go.add(letting_go)
+        letting_go.add_done_callback(self._letting_go.discard)
 
     async def wait(self, which: Which, etag: str | None, seconds: float, stop: asyncio.Event) -> ServedPolicy | None:
         """The policy that differs from `etag`; None when there is none within `seconds`.
@@ -91,14 +94,9 @@ class Heads:
         UnavailableError
             When it has one that could not be read from the checkpoint store yet.
         """
-        if seconds > 0:
-            waiting = asyncio.ensure_future(self._until_other(which, etag))
-            stopping = asyncio.ensure_future(stop.wait())
-            try:
-                await asyncio.wait({waiting, stopping}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                waiting.cancel()
-                stopping.cancel()
+        until = time.monotonic() + seconds
+        while not self._other(which, etag) and not stop.is_set() and (left := until - time.monotonic()) > 0:
+            await self._wait_turn(which, left, stop)
         policy = self._served.get(which)
         if policy is None and which in self._published:
             detail = f"the {which} policy is published, but the checkpoint store has not given it yet"
@@ -107,13 +105,28 @@ class Heads:
             raise PolicyMissingError(f"the run has no {which} policy yet", field="head", reason="not_published")
         return policy if policy.etag != etag else None
 
-    async def _until_other(self, which: Which, etag: str | None) -> None:
-        def other() -> bool:
-            policy = self._served.get(which)
-            return policy is not None and policy.etag != etag
+    def _other(self, which: Which, etag: str | None) -> bool:
+        policy = self._served.get(which)
+        return policy is not None and policy.etag != etag
 
-        async with self._moved:
-            await self._moved.wait_for(other)
+    async def _wait_turn(self, which: Which, seconds: float, stop: asyncio.Event) -> None:
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        stopping = asyncio.ensure_future(stop.wait())
+        either: set[asyncio.Future[Any]] = {turn, stopping}
+        self._waiting[turn] = which
+        try:
+            await asyncio.wait(either, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            del self._waiting[turn]
+            stopping.cancel()
+
+    async def _let_go(self, which: Which) -> None:
+        """Those who wait now, one in each round of the event loop: to answer a thousand of them takes it a second, in
+        which it must not be deaf to everybody else."""
+        for turn in [turn for turn, waits_for in self._waiting.items() if waits_for == which]:
+            if not turn.done():
+                turn.set_result(None)
+                await asyncio.sleep(0)
 
     async def _follow(self, which: Which, info: CheckpointInfo) -> None:
         if which != "newest" or info.step >= self.step:
@@ -125,4 +138,4 @@ class Heads:
             body = await self._store.get(policy_key(info))
         except ObjectMissingError:
             return  # thinned between the document's reading and this; the next look sees the new head
-        await self.set(which, ServedPolicy(info, body))
+        self.set(which, ServedPolicy(info, body))

@@ -162,7 +162,7 @@ class Publication:
             raise LeaseLostError(
                 f"the lease changed while checkpoint {info.step} was published", field="epoch", reason="lease"
             )
-        await opened.heads.set("newest", policy)
+        opened.heads.set("newest", policy)
         await self._stores.records.put(info)
         data = {"step": info.step, "epoch": info.epoch, "digest": info.digest, "size_bytes": info.size_bytes}
         await self._events.add(opened.run, "checkpoint_published", **data)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import logging
+import math
+from bisect import bisect_left
+from itertools import accumulate
 
 from replay_api.errors import UnavailableError
 from replay_api.metrics import Metrics
@@ -13,6 +16,12 @@ from replay_api.storage.episodes import EpisodeStore
 
 CHUNK_EPISODES = 32
 """Episodes deleted in one transaction."""
+
+LISTED_EPISODES = 512
+"""Oldest episodes that are looked for at once: where retention has fallen behind, it catches up."""
+
+DELETED_SHARE = 1 / 32
+"""Share of the cap that is deleted at a time: an episode for each that comes would cost more than to store it."""
 
 _log = logging.getLogger(__name__)
 
@@ -35,18 +44,17 @@ class Retention:
     async def _delete(self, opened: OpenRun, cap: int) -> None:
         try:
             await self._registry.look(opened)
-            while (excess := opened.stored_transitions - cap) > 0:
-                doomed = []
-                for episode in await self._episodes.oldest_training(opened.run, CHUNK_EPISODES):
-                    if excess <= 0:
-                        break
-                    excess -= episode.transitions
-                    doomed.append(episode)
+            if opened.stored_transitions <= cap:  # another replica was faster
+                return
+            while (excess := opened.stored_transitions - cap + math.ceil(cap * DELETED_SHARE)) > 0:
+                oldest = await self._episodes.oldest_training(opened.run, LISTED_EPISODES)
+                reached = accumulate(episode.transitions for episode in oldest)
+                doomed = oldest[: bisect_left(list(reached), excess) + 1]
                 if not doomed:
                     return
-                await self._episodes.delete(opened.run, doomed)
-                deleted = sum(episode.transitions for episode in doomed)
-                self._metrics.retired_items.labels(opened.run).inc(deleted)
+                for start in range(0, len(doomed), CHUNK_EPISODES):
+                    deleted = await self._episodes.delete(opened.run, doomed[start : start + CHUNK_EPISODES])
+                    self._metrics.retired_items.labels(opened.run).inc(deleted)
                 await self._registry.look(opened)
         except UnavailableError:
             _log.warning("retention stopped early; the next episode begins it again", extra={"run": opened.run})

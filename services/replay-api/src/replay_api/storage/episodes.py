@@ -256,8 +256,9 @@ class EpisodeStore:
             documents = await cursor.sort([("stored_at", 1), ("_id", 1)]).limit(limit).to_list(limit)
         return [_planned(document) for document in documents]
 
-    async def delete(self, run: str, doomed: Sequence[Planned]) -> None:
-        """Delete episodes and count their transitions as deleted, both or neither."""
+    async def delete(self, run: str, doomed: Sequence[Planned]) -> int:
+        """Delete episodes and count their transitions as deleted, both or neither; how many these were, and 0 where
+        another replica was faster with some of them."""
         transitions = sum(episode.transitions for episode in doomed)
         async with (
             asking("delete old episodes"),
@@ -266,11 +267,12 @@ class EpisodeStore:
         ):
             keys = [episode.key for episode in doomed]
             result = await self._episodes.delete_many({"_id": {"$in": keys}}, session=session)
-            if result.deleted_count == len(doomed):
-                change = {"$inc": {"counters.deleted_transitions": transitions}}
-                await self._runs.update_one({"_id": run}, change, session=session)
-            else:  # another replica was faster with some of them
+            if result.deleted_count != len(doomed):
                 await session.abort_transaction()
+                return 0
+            change = {"$inc": {"counters.deleted_transitions": transitions}}
+            await self._runs.update_one({"_id": run}, change, session=session)
+        return transitions
 
 
 def key_of(run: str, episode_id: UUID) -> str:
