@@ -135,6 +135,39 @@ def decode_batches(body: bytes | bytearray | memoryview) -> list[Batch]:
     return batches
 
 
+class BatchBuffer:
+    """Memory for one answer after the other.
+
+    Answers of as many batches of the same sizes are laid out alike; then the views of the last one hold for the next,
+    and nothing is decoded.
+
+    Attributes
+    ----------
+    memory
+        Where answers are received. What was decoded from it changes with the next one.
+    """
+
+    def __init__(self, nbytes: int) -> None:
+        self.memory = bytearray(nbytes)
+        self._length = 0
+        self._header = b""
+        self._batches: list[Batch] = []
+
+    def decode(self, body: memoryview) -> list[Batch]:
+        """Batches of a response; views into `memory` when `body` is one.
+
+        Raises
+        ------
+        CodecError
+            As `decode_batches`.
+        """
+        header = bytes(body[: 8 + int.from_bytes(body[:8], "little")])
+        if body.obj is not self.memory or len(body) != self._length or header != self._header:
+            self._batches = decode_batches(body)
+            self._length, self._header = len(body) if body.obj is self.memory else 0, header
+        return self._batches
+
+
 def _sources(metadata: Mapping[str, str]) -> dict[str, int]:
     text = metadata.get(BATCHES_KEY)
     if text is None:

@@ -17,7 +17,7 @@ from functools import cache
 import numpy as np
 import torch
 
-from gaitfleet.batch import Batch, batch_specs, decode_batches
+from gaitfleet.batch import Batch, BatchBuffer, batch_specs
 from gaitfleet.client import Backoff, ReplayClient
 from gaitfleet.codec import Array
 from gaitfleet.errors import ApiUnavailableError, CodecError, LimitedError
@@ -127,7 +127,7 @@ class BatchFeed:
         self._free: queue.SimpleQueue[HostBatch] = queue.SimpleQueue()
         self._ready: queue.SimpleQueue[HostBatch] = queue.SimpleQueue()
         # The body of a response. The thread reads the next one only when every batch of the last has been copied out
-        self._body = bytearray(batch_bytes * self._most + (64 << 10))
+        self._buffer = BatchBuffer(batch_bytes * self._most + (64 << 10))
         self._backoff = Backoff(first_seconds=0.5, maximum_seconds=10.0)
         self._stopping = threading.Event()
         self._failure: Exception | None = None
@@ -186,7 +186,7 @@ class BatchFeed:
         started = time.perf_counter()
         try:
             request = self._request.model_copy(update={"batches": self._batches})
-            body = self._client.sample_batches(request, self._body)
+            body = self._client.sample_batches(request, self._buffer.memory)
         except LimitedError as error:
             self._metrics.feed_waits("limited").inc()
             self._batches = min(SMALLEST_REQUEST, self._most)
@@ -202,7 +202,7 @@ class BatchFeed:
         self._backoff.reset()
         self._metrics.batch_fetch.observe(time.perf_counter() - started)
         ran_dry = self._buffer_count > 0 and self._ready.empty()
-        batches = decode_batches(body)
+        batches = self._buffer.decode(body)
         if ran_dry and len(batches) == self._batches:
             self._batches = min(2 * self._batches, self._most)
         for batch in batches:

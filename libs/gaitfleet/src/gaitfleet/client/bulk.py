@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import http.client
-from collections.abc import Mapping
+import socket
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from gaitfleet.errors import ApiUnavailableError
+
+WAIT_BYTES = 512 << 10
+"""What a read of a large body waits for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,12 +63,19 @@ class BulkConnection:
                 self._connection.request(method, self._prefix + path, body=body, headers=dict(headers))
                 response = self._connection.getresponse()
                 self._used = True
-                return BulkAnswer(response.status, response.headers.get("Retry-After"), _read(response, buffer))
+                answer = _read(response, buffer, self._wait_for)
+                return BulkAnswer(response.status, response.headers.get("Retry-After"), answer)
             except (http.client.HTTPException, OSError) as error:
                 self.close()
                 stale = isinstance(error, (http.client.RemoteDisconnected, BrokenPipeError, ConnectionResetError))
                 if not (reused and stale):
                     raise ApiUnavailableError(f"{method} {path}: {error!r}") from error
+
+    def _wait_for(self, nbytes: int) -> None:
+        """Let a read return when so much has arrived: a thread that is woken for every packet takes the interpreter
+        from the others as often. TLS reads small records; there it would wait for bytes that never come."""
+        if type(self._connection) is http.client.HTTPConnection and self._connection.sock is not None:
+            self._connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, nbytes)
 
     def close(self) -> None:
         """Close the connection; the next request opens it again."""
@@ -72,17 +83,20 @@ class BulkConnection:
         self._used = False
 
 
-def _read(response: http.client.HTTPResponse, buffer: bytearray | None) -> memoryview:
+def _read(response: http.client.HTTPResponse, buffer: bytearray | None, wait_for: Callable[[int], None]) -> memoryview:
     length = response.length
     if length is None:
         return memoryview(response.read())
     target = buffer if buffer is not None and len(buffer) >= length else bytearray(length)
     view = memoryview(target)[:length]
-    filled = 0
-    while filled < length:
-        count = response.readinto(view[filled:])
-        if count == 0:
-            raise http.client.IncompleteRead(bytes(view[:filled]), length - filled)
-        filled += count
+    filled, bulk = 0, length - 2 * WAIT_BYTES  # the end is read as it comes: less may be left than is waited for
+    for end, at_least in ((bulk, WAIT_BYTES), (length, 1)):
+        if filled < end:
+            wait_for(at_least)
+        while filled < end:
+            count = response.readinto(view[filled:end])
+            if count == 0:
+                raise http.client.IncompleteRead(bytes(view[:filled]), length - filled)
+            filled += count
     response.read()  # to the end, so that the connection can be used again
     return view
