@@ -203,6 +203,29 @@ def test_a_long_poll_for_the_first_policy_ends_with_it_or_with_404(fleet: Fleet)
         assert httpx.get(f"{fleet.url}{fleet.path}/policy", params={"wait": 20}, timeout=30).status_code == 200
 
 
+def test_all_who_wait_get_the_new_policy_though_some_have_left_and_another_follows_at_once(fleet: Fleet) -> None:
+    epoch = fleet.lease().json()["epoch"]
+    fleet.publish(10, epoch)
+    url, held = f"{fleet.url}{fleet.path}/policy", {"If-None-Match": fleet.get("/policy").headers["etag"]}
+
+    def wait(number: int) -> str | None:
+        try:
+            answer = httpx.get(url, headers=held, params={"wait": 30}, timeout=0.3 if number % 4 == 0 else 60)
+        except httpx.TimeoutException:
+            return None
+        return answer.headers["x-policy-version"]
+
+    def publish_twice() -> None:
+        fleet.publish(20, epoch)
+        fleet.publish(30, epoch)
+
+    with ThreadPoolExecutor(40) as threads, later(2, publish_twice):
+        versions = list(threads.map(wait, range(40)))
+    assert versions[::4] == [None] * 10
+    assert {version for i, version in enumerate(versions) if i % 4} <= {"20", "30"}
+    assert fleet.get("/policy").headers["x-policy-version"] == "30"
+
+
 def info(step: int) -> CheckpointInfo:
     known = {"digest": "d", "size_bytes": 1, "policy_digest": "p", "policy_size_bytes": 1}
     return CheckpointInfo(run="r", step=step, epoch=1, published_at="2026-01-01T00:00:00Z", **known)
