@@ -15,8 +15,8 @@ MAPPED_BYTES = 8 << 20
 GARBAGE_THRESHOLDS = 300, 5, 7_000
 """Of Python's garbage collector. A thousand workers that wait for a policy are 200,000 objects, and to look at all of
 them stops everything for 0.2 s; by Python's own thresholds that was every few seconds. Only refused bodies leave cycles
-behind, which the rounds over young objects find; so the full round is a safeguard: with these it comes after ten million
-objects that were made and not freed."""
+behind, which the rounds over young objects find. So the full round is a safeguard: with these it comes after ten
+million objects that were made and not freed."""
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
