@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gaitfleet.batch import FIELDS, batch_specs
+from gaitfleet.client.bulk import WAIT_BYTES
 
 BATCH_SIZE = 256
 
@@ -79,6 +80,8 @@ class BareReader:
         self._connection.sendall(bytes([batches, half_precision]))
         filled = 0
         while filled < len(view):
+            at_least = min(WAIT_BYTES, len(view) - filled)  # as the client that it is compared with
+            self._connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, at_least)
             filled += self._connection.recv_into(view[filled:])
 
     def close(self) -> None:

@@ -93,8 +93,9 @@ def _client(orders: Orders) -> ReplayClient:
 def _post(orders: Orders, number: int, etags: dict[int, str | None], journal: Journal) -> None:
     """Episodes at the worker's pace; before each, at a moment that no publication has to do with, a poll."""
     client, backoff = _client(orders), Backoff()
-    due = time.monotonic() + random.random() * orders.workers / orders.pace.value
-    while not orders.stop.wait(max(0.0, due - time.monotonic())):
+    since, share = time.monotonic(), random.random()
+    while _due(orders, since, share):
+        since, share = time.monotonic(), random.uniform(0.5, 1.5)
         body = orders.copies.body(worker=f"worker-{number}")
         _poll(client, etags[number], journal)
         refusals = 0
@@ -113,7 +114,15 @@ def _post(orders: Orders, number: int, etags: dict[int, str | None], journal: Jo
                 journal.posts.append(Post(str(receipt.episode_id), now, now - began, refusals))
                 backoff.reset()
                 break
-        due = max(due + orders.workers / orders.pace.value, time.monotonic())
+
+
+def _due(orders: Orders, since: float, share: float) -> bool:
+    """Wait for a share of the time between two episodes of a worker, by the pace of the moment; False when the fleet
+    stops."""
+    while (left := since + share * orders.workers / orders.pace.value - time.monotonic()) > 0:
+        if orders.stop.wait(min(left, 1.0)):
+            return False
+    return not orders.stop.is_set()
 
 
 def _poll(client: ReplayClient, etag: str | None, journal: Journal) -> None:
