@@ -267,7 +267,8 @@ def test_a_replica_searches_for_the_episodes_of_others_only_while_there_are_othe
     with serve(settings) as first, Fleet(first) as fleet:
         fleet.post(fleet.play())
         with serve(settings) as second:
-            assert httpx.get(f"{second}{fleet.path}/status", timeout=30).json()["transitions_held"] == 30
+            status = f"{second}{fleet.path}/status"
+            until(lambda: httpx.get(status, timeout=30).json()["transitions_held"] == 30, "it is not loaded")
             until(lambda: bool(searched), "nobody searches")
         until(quiet, "it searches still though the other has gone")
         with serve(settings) as third:
