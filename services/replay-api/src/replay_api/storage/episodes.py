@@ -257,8 +257,8 @@ class EpisodeStore:
         return [_planned(document) for document in documents]
 
     async def delete(self, run: str, doomed: Sequence[Planned]) -> int:
-        """Delete episodes and count their transitions as deleted, both or neither; how many these were, and 0 where
-        another replica was faster with some of them."""
+        """Delete episodes and count their transitions as deleted, both or neither; how many transitions these
+        were, 0 where another replica was faster with some of the episodes."""
         transitions = sum(episode.transitions for episode in doomed)
         async with (
             asking("delete old episodes"),
