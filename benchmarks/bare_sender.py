@@ -71,7 +71,9 @@ class BareReader:
     """Reads what the bare sender sends, `batches` batches at a time."""
 
     def __init__(self, port: int, observation_size: int, action_size: int) -> None:
-        self._connection = socket.create_connection(("127.0.0.1", port))
+        # with a timeout a read waits first and then takes what is there, as the client does; without one it would take
+        # a part, wait for the whole of SO_RCVLOWAT once more, and never see it
+        self._connection = socket.create_connection(("127.0.0.1", port), timeout=60)
         self._sizes = observation_size, action_size
 
     def read(self, batches: int, half_precision: bool, buffer: bytearray) -> None:

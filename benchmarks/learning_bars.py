@@ -86,7 +86,12 @@ TASKS = {
     ),
     "inverted-pendulum": BarTask("InvertedPendulum-v4", 50_000, 1_000, _bars(950, 900, 950, 950), widths=(64, 128)),
     "inverted-double-pendulum": BarTask(
-        "InvertedDoublePendulum-v4", 100_000, 1_000, _bars(9000, 9000, 9000, 9000), judged="best"
+        "InvertedDoublePendulum-v4",
+        100_000,
+        1_000,
+        _bars(9000, 9000, 9000, 9000),
+        judged="best",
+        widths=(64, 128),
     ),
     "hopper": BarTask("Hopper-v4", 200_000, 5_000, _bars(1000, 1800, 2200, 2600)),
 }
