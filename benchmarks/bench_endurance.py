@@ -18,8 +18,7 @@ from typing import Any, get_args
 
 import numpy as np
 import psutil
-from bench_rollout import machine
-from provenance import commit
+from provenance import commit, simulator_machine
 
 from gaitfleet.experiment import INTEGRATORS
 from gaitfleet.task.prosthetics_layout import Model
@@ -75,7 +74,7 @@ def main() -> None:
     settings = {"model": options.model, "integrator": options.integrator, "accuracy": options.accuracy}
     report: dict[str, Any] = {
         "commit": commit(),
-        "machine": machine(),
+        "machine": simulator_machine(),
         "settings": settings,
         "floors": [],
         "windows": [],

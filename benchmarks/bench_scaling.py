@@ -21,9 +21,9 @@ from time import perf_counter
 from typing import Any
 
 import numpy as np
-from bench_rollout import episode_actions, machine
+from bench_rollout import episode_actions
 from floors import Floor, missed
-from provenance import commit
+from provenance import commit, simulator_machine
 
 from rollout.environments.prosthetics import ProstheticsEnvironment
 
@@ -81,7 +81,7 @@ def main() -> int:
     print(f"ratio {ratio:.3f} (floor {FLOOR}): {verdict}")
     if arguments.json:
         numbers = {"one": alone.tolist(), "two": together.tolist(), "ratios": ratios, "ratio": ratio}
-        about = {"commit": commit(), "machine": machine(), "floors": [floor.record for floor in floors]}
+        about = {"commit": commit(), "machine": simulator_machine(), "floors": [floor.record for floor in floors]}
         arguments.json.write_text(json.dumps(about | {"steps_per_second": numbers}, indent=2) + "\n")
     return missed(floors)
 

@@ -25,8 +25,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from bench_rollout import machine
-from provenance import commit
+from provenance import commit, simulator_machine
 
 from gaitfleet.experiment import InitialStateSettings, ProstheticsTask
 from gaitfleet.pose import Pose
@@ -224,7 +223,7 @@ def main() -> None:
         wanted = [(models[i % len(models)], KINDS[i % 3], i // 3) for i in range(options.sequences)]
         missing = [Sequence(*key) for key in wanted if key not in known]
         with notes.open("a") as file, multiprocessing.get_context("spawn").Pool(options.processes) as pool:
-            print(json.dumps({"commit": commit(), "machine": machine()}), file=file, flush=True)
+            print(json.dumps({"commit": commit(), "machine": simulator_machine()}), file=file, flush=True)
             for results in pool.imap(compare, missing):
                 print(*map(json.dumps, results), sep="\n", file=file, flush=True)
     results = list(noted(notes))

@@ -19,12 +19,14 @@ from gaitfleet.trajectory import Float32, Trajectory
 
 def first_checksum(row: Float32) -> int:
     """Of the row after reset, [S]."""
-    return zlib.crc32(row.tobytes())
+    return zlib.crc32(row)
 
 
 def next_checksum(checksum: int, action: Float32, reward: np.float32, decision: np.uint8, row: Float32) -> int:
     """Of everything so far and one step more: action [A], reward, decision, and the row after it, [S]."""
-    return zlib.crc32(action.tobytes() + reward.tobytes() + decision.tobytes() + row.tobytes(), checksum)
+    for part in (action, reward, decision, row):
+        checksum = zlib.crc32(part, checksum)
+    return checksum
 
 
 def trajectory_checksum(trajectory: Trajectory) -> int:

@@ -149,10 +149,9 @@ class ProstheticsEnvironment:
             self._held = held
 
     def _checked(self, action: Float32) -> list[float]:
-        within = (action >= 0) & (action <= 1)  # false for NaN
-        if not within.all():
-            wrong = int(np.argmin(within))
-            muscle, value = self.action_names[wrong], float(action[wrong])
-            raise ValueError(f"the excitation of {muscle}, action[{wrong}], is {value!r}, not within [0, 1]")
         excitations: list[float] = action.tolist()
+        for i, value in enumerate(excitations):
+            if not 0 <= value <= 1:  # NaN is not, either
+                muscle = self.action_names[i]
+                raise ValueError(f"the excitation of {muscle}, action[{i}], is {value!r}, not within [0, 1]")
         return excitations
