@@ -19,12 +19,12 @@ from gaitfleet.trajectory import Float32, Trajectory
 
 def first_checksum(row: Float32) -> int:
     """Of the row after reset, [S]."""
-    return zlib.crc32(row)
+    return zlib.crc32(row.data)
 
 
 def next_checksum(checksum: int, action: Float32, reward: np.float32, decision: np.uint8, row: Float32) -> int:
     """Of everything so far and one step more: action [A], reward, decision, and the row after it, [S]."""
-    for part in (action, reward, decision, row):
+    for part in (action.data, reward.data, decision.data, row.data):
         checksum = zlib.crc32(part, checksum)
     return checksum
 
