@@ -20,6 +20,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from multiprocessing.sharedctypes import Synchronized
 from pathlib import Path
 from typing import Any
 
@@ -84,14 +85,14 @@ class Span:
 class Watch:
     """Processor time of every part and of everything else on the machine, and what went over the loopback."""
 
-    def __init__(self, system: Served, fleet: list[int]) -> None:
-        self._system, self._fleet = system, fleet
+    def __init__(self, system: Served, fleet: list[int], due: Synchronized[int]) -> None:
+        self._system, self._fleet, self._due = system, fleet, due
 
     def used(self) -> dict[str, float]:
         return self._system.cpu_seconds() | {"fleet": sum(map(used_cpu_seconds, self._fleet))}
 
-    def span(self, offered: float, seconds: float, tick: Any) -> Span:
-        before, bytes_before = self.used(), psutil.net_io_counters(pernic=True)["lo"].bytes_sent
+    def span(self, seconds: float, tick: Any) -> Span:
+        due, before, bytes_before = self._due.value, self.used(), psutil.net_io_counters(pernic=True)["lo"].bytes_sent
         psutil.cpu_percent()
         began = time.monotonic()
         while time.monotonic() < began + seconds:
@@ -102,6 +103,7 @@ class Watch:
         cores = {name: (after[name] - before[name]) / (ended - began) for name in after}
         busy = psutil.cpu_percent() / 100
         cores["elsewhere"] = max(0.0, busy * (psutil.cpu_count() or 1) - sum(cores.values()))
+        offered = (self._due.value - due) / (ended - began)
         return Span(began, ended, offered, cores, busy, sent / 1e6 / (ended - began))
 
 
@@ -130,7 +132,8 @@ class Publisher:
 def fleet_of(system: Served, copies: Copies, options: argparse.Namespace) -> Iterator[tuple[Orders, list[Any], Any]]:
     """The worker processes."""
     context = multiprocessing.get_context("spawn")
-    orders = Orders(system.url, RUN, copies, options.workers, context.Value("d", options.paces[0]), context.Event())
+    pace, due = context.Value("d", options.paces[0]), context.Value("q", 0)
+    orders = Orders(system.url, RUN, copies, options.workers, pace, due, context.Event())
     journals: Any = context.Queue()
     shares = [range(i, options.workers, options.processes) for i in range(options.processes)]
     processes = [context.Process(target=play_fleet, args=(orders, share, journals), daemon=True) for share in shares]
@@ -154,27 +157,27 @@ def bench(system: Served, options: argparse.Namespace) -> dict[str, Any]:
         publisher = Publisher(client, RUN)
         end = time.monotonic() + 60 * options.minutes
         with fleet_of(system, copies, options) as (orders, processes, queue):
-            watch = Watch(system, [process.pid for process in processes])
-            watch.span(0, options.settle_seconds, publisher.tick)
-            ramp = []
+            watch = Watch(system, [process.pid for process in processes], orders.due)
+            watch.span(options.settle_seconds, publisher.tick)
+            ramp, kept = [], options.paces[0] / 2
             for pace in options.paces:
                 orders.pace.value = pace
-                watch.span(pace, options.phase_seconds / 3, publisher.tick)
+                watch.span(options.phase_seconds / 3, publisher.tick)
                 done = _inserted(system)
-                ramp.append(watch.span(pace, options.phase_seconds, publisher.tick))
-                if (_inserted(system) - done) / options.phase_seconds < KEPT_UP * pace:
+                ramp.append(watch.span(options.phase_seconds, publisher.tick))
+                if (_inserted(system) - done) / options.phase_seconds < KEPT_UP * ramp[-1].offered:
                     break
-            kept = [span.offered for span in ramp[:-1]] or [ramp[0].offered / 2]
-            orders.pace.value = 0.8 * kept[-1]
+                kept = pace
+            orders.pace.value = 0.8 * kept
             memory: list[int] = []
 
             def tick() -> None:
                 publisher.tick()
                 memory.append(resident_bytes(system.api))
 
-            watch.span(0, options.phase_seconds / 3, publisher.tick)
+            watch.span(options.phase_seconds / 3, publisher.tick)
             probe = LagProbe(system)
-            held = watch.span(orders.pace.value, max(options.phase_seconds, end - time.monotonic()), tick)
+            held = watch.span(max(options.phase_seconds, end - time.monotonic()), tick)
             event_loop = probe.read()
             orders.stop.set()
             journals = [queue.get(timeout=120) for _ in processes]
@@ -306,7 +309,7 @@ def main() -> int:
     parser.add_argument("--workers", type=int, default=1000, help="simulated workers")
     parser.add_argument("--processes", type=int, default=4, help="processes that they share")
     parser.add_argument("--minutes", type=float, default=10.0, help="length of ramp and hold together")
-    parser.add_argument("--paces", type=float, nargs="+", default=[20, 30, 40, 50, 60, 80, 100, 130, 160, 200])
+    parser.add_argument("--paces", type=float, nargs="+", default=[30, 50, 70, 80, 90, 100, 120, 150, 200])
     parser.add_argument("--phase-seconds", type=float, default=30.0, help="length of one pace of the ramp")
     parser.add_argument("--settle-seconds", type=float, default=30.0, help="until all workers are connected")
     parser.add_argument("--keep-transitions", type=int, default=150_000, help="retention of the run")

@@ -58,6 +58,8 @@ class Orders:
         Of the whole fleet.
     pace
         Episodes a second of the whole fleet; a worker that is behind posts as fast as it is answered.
+    due
+        Episodes that were to be posted so far.
     """
 
     url: str
@@ -65,6 +67,7 @@ class Orders:
     copies: Copies
     workers: int
     pace: Synchronized[float]
+    due: Synchronized[int]
     stop: Event
 
 
@@ -93,9 +96,9 @@ def _client(orders: Orders) -> ReplayClient:
 def _post(orders: Orders, number: int, etags: dict[int, str | None], journal: Journal) -> None:
     """Episodes at the worker's pace; before each, at a moment that no publication has to do with, a poll."""
     client, backoff = _client(orders), Backoff()
-    since, share = time.monotonic(), random.random()
-    while _due(orders, since, share):
-        since, share = time.monotonic(), random.uniform(0.5, 1.5)
+    since = time.monotonic()
+    while _due(orders, since):
+        since = time.monotonic()
         body = orders.copies.body(worker=f"worker-{number}")
         _poll(client, etags[number], journal)
         refusals = 0
@@ -116,13 +119,25 @@ def _post(orders: Orders, number: int, etags: dict[int, str | None], journal: Jo
                 break
 
 
-def _due(orders: Orders, since: float, share: float) -> bool:
-    """Wait for a share of the time between two episodes of a worker, by the pace of the moment; False when the fleet
-    stops."""
-    while (left := since + share * orders.workers / orders.pace.value - time.monotonic()) > 0:
-        if orders.stop.wait(min(left, 1.0)):
+def _due(orders: Orders, since: float) -> bool:
+    """Wait for the next episode of a worker that began the last one at `since`; False when the fleet stops.
+
+    Episodes come as in a Poisson process, so that the pace of the fleet is the same at every moment, whatever it was
+    before.
+    """
+    left = random.expovariate(1.0)  # in intervals of the mean length, which may change meanwhile
+    while True:
+        interval = orders.workers / orders.pace.value
+        left -= (time.monotonic() - since) / interval
+        since = time.monotonic()
+        if left <= 0:
+            break
+        orders.stop.wait(min(left * interval, 1.0))
+        if orders.stop.is_set():
             return False
-    return not orders.stop.is_set()
+    with orders.due.get_lock():
+        orders.due.value += 1
+    return True
 
 
 def _poll(client: ReplayClient, etag: str | None, journal: Journal) -> None:
