@@ -101,6 +101,7 @@ def test_dockerfiles_are_clean() -> None:
         (["--set", "checkpoints.store=s3://bucket/x"], "leave bucket.enabled off"),
         (["--set", "trainer.device=cuda"], "trainer.gpus=1"),
         (["--set", "trainer.gpus=1,trainer.device=cpu"], "trainer.device=auto"),
+        (["--set", "trainer.cudaGraphs=true"], "trainer.gpus=1"),
         (["--set", "rollout.stopSeconds=40"], "terminationGracePeriodSeconds"),
         (["--set", "run.experiment=nonsense"], "run.experiment"),
         (["--kube-version", "1.28.0"], "kubeVersion"),
@@ -176,7 +177,13 @@ def test_rollouts_have_time_to_stop_and_a_place_to_spool(render: Render) -> None
     assert spec["terminationGracePeriodSeconds"] > max(10, stop)
     places = {mount["mountPath"]: mount["name"] for mount in spec["containers"][0]["volumeMounts"]}
     spool = next(volume for volume in spec["volumes"] if volume["name"] == places["/var/spool/gaitfleet"])
-    assert "emptyDir" in spool
+    assert spool["emptyDir"] == {"sizeLimit": "512Mi"}
+
+
+def test_a_larger_spool_gets_a_larger_volume(render: Render) -> None:
+    spec = render("--set", "rollout.spoolMaxBytes=2147483648").one("Deployment", "rollout")["spec"]["template"]["spec"]
+    (spool,) = [volume for volume in spec["volumes"] if volume["name"] == "spool"]
+    assert spool["emptyDir"] == {"sizeLimit": "2304Mi"}
 
 
 def test_a_database_that_is_away_makes_the_api_unready_and_not_dead(render: Render) -> None:

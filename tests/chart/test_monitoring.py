@@ -216,6 +216,11 @@ def test_as_many_workers_are_wanted_as_the_trainer_can_use(tmp_path: Path) -> No
     _desired(tmp_path, [TARGET, HELD, WORKERS, *SLOW], 8)
 
 
+def test_workers_that_two_replicas_have_heard_of_are_counted_once(tmp_path: Path) -> None:
+    heard = [series("rl_replay_workers", "2x60", role="train", pod=pod) for pod in ("replay-api-0", "replay-api-1")]
+    _desired(tmp_path, [TARGET, HELD, *heard, *SLOW], 8)
+
+
 def test_while_the_replay_fills_the_number_of_workers_stays(tmp_path: Path) -> None:
     _desired(tmp_path, [TARGET, HELD, WORKERS, series("rl_replay_sampled_items_total", "0x60")], 2)
 

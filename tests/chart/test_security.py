@@ -158,6 +158,31 @@ def test_pods_may_speak_to_whom_they_need_and_to_nobody_else(render: Render) -> 
     assert allowed == clients | {("replay-api", "database"), ("replay-api", "bucket")}
 
 
+@pytest.mark.parametrize(
+    ("values_set", "port"),
+    [
+        ("", 443),
+        ("checkpoints.endpointUrl=https://s3.example.org", 443),
+        ("checkpoints.endpointUrl=http://s3.example.org", 80),
+        ("checkpoints.endpointUrl=http://minio.storage:9000", 9000),
+        ("checkpoints.endpointUrl=http://minio.storage:9000,checkpoints.port=9443", 9443),
+    ],
+)
+def test_the_replay_api_reaches_the_bucket_where_it_is(render: Render, values_set: str, port: int) -> None:
+    policy = render(*values("external-mongo-s3"), "--set", values_set).one("NetworkPolicy", "replay-api")
+    assert {"ports": [{"port": port, "protocol": "TCP"}]} in policy["spec"]["egress"]
+
+
+def test_a_pod_that_is_its_own_identity_may_ask_for_it(render: Render) -> None:
+    def metadata_servers(*arguments: str) -> list[str]:
+        rules = render(*values("external-mongo-s3"), *arguments).one("NetworkPolicy", "replay-api")["spec"]["egress"]
+        blocks = [peer["ipBlock"]["cidr"] for rule in rules for peer in rule.get("to", []) if "ipBlock" in peer]
+        return blocks if {"port": 443, "protocol": "TCP"} in [port for rule in rules for port in rule["ports"]] else []
+
+    assert metadata_servers() == []
+    assert metadata_servers("--set", "checkpoints.existingSecret=") == ["169.254.169.254/32", "169.254.170.23/32"]
+
+
 def test_everybody_finds_the_name_server_who_needs_it(render: Render) -> None:
     for name in ("api-client", "replay-api"):
         ports = [rule["ports"] for rule in render().one("NetworkPolicy", name)["spec"]["egress"] if "to" not in rule]

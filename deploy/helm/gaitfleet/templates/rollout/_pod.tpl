@@ -62,9 +62,10 @@ spec:
         {{- include "gaitfleet.progressProbe" . | nindent 8 }}
   volumes:
     - {{- include "gaitfleet.tokenVolume" (dict "root" .root "role" "rollout") | nindent 6 }}
-    # survives a crash of the container; what is in it when the pod goes was not acknowledged to anybody
+    # survives a crash of the container; what is in it when the pod goes was not acknowledged to anybody; beside the spool's
+    # own limit there is room for the episodes under way
     - name: spool
-      emptyDir: {sizeLimit: 512Mi}
+      emptyDir: {sizeLimit: {{ add 256 (div (int64 $values.spoolMaxBytes) 1048576) }}Mi}
     - name: tmp
       emptyDir: {sizeLimit: 256Mi}
     {{- with $values.extraVolumes }}
