@@ -72,14 +72,14 @@ def test_a_key_is_known_for_as_long_as_it_is_found() -> None:
     assert recent.add("a")
     assert recent.add("b")
     assert recent.keep(["a", "c"]) == ["c"]
-    recent.expire()
+    recent.expire(time.monotonic())
     assert recent.keep(["a", "b"]) == ["a", "b"]
     lasting = RecentKeys(seconds=0.2)
     lasting.add("a")
     for _ in range(5):
         time.sleep(0.1)
         assert lasting.keep(["a"]) == []
-        lasting.expire()
+        lasting.expire(time.monotonic())
 
 
 async def test_after_a_jump_of_the_databases_clock_both_times_are_searched_from(

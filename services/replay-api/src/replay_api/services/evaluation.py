@@ -46,16 +46,18 @@ class Evaluations:
                 return
             mean_score = mean(episode.score for episode in episodes)
             score = Evaluation(mean_score, len(episodes), stage)
-            kept = await self._records.evaluated(opened.run, policy_version, score)
+            before = await self._records.evaluated(opened.run, policy_version, score)
             await self._runs.evaluated(opened.run, policy_version, score)
             if len(episodes) < needed:
                 return
             self._metrics.evaluation_return.labels(opened.run).set(mean_score)
-            if len(episodes) == needed:
+            # several may be stored before the first of them is noted, and the last one noted twice
+            counted = 0 if before is None or before.evaluation_stage != stage else before.evaluation_episodes
+            if counted < needed and (before is not None or len(episodes) == needed):
                 await self._events.add(
                     opened.run, "evaluation_finished", policy_version=policy_version, **figures_of(episodes)
                 )
-            if kept:
+            if before is not None:
                 await self._choose_best(opened, needed)
 
     async def _choose_best(self, opened: OpenRun, needed: int) -> None:

@@ -7,11 +7,14 @@ decodes the whole documents, which costs it as much as storing them. So a replic
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
+from contextlib import suppress
 from datetime import timedelta
 
 from replay_api.constants import BEAT_SECONDS, REPLICA_SECONDS
+from replay_api.errors import UnavailableError
 from replay_api.services import loading
 from replay_api.services.open_run import OpenRun
 from replay_api.storage.episodes import EpisodeStore
@@ -50,6 +53,13 @@ class Following:
             await self._replicas.beat(self._name)
             self._beaten_at = began
 
+    async def keep_announcing(self) -> None:
+        """Announce for as long as this is not cancelled, and wait for nothing else: a search may take minutes."""
+        while True:
+            await asyncio.sleep(BEAT_SECONDS)
+            with suppress(UnavailableError):  # logged where it happened
+                await self.announce()
+
     async def search(self, opened: OpenRun, which: str, overlap_seconds: float) -> None:
         """Search from where the last such search that succeeded began, which may be minutes ago.
 
@@ -58,6 +68,7 @@ class Following:
         UnavailableError
             When the database does not answer.
         """
+        began = time.monotonic()
         await self._clock.ask()
         moment = self._clock.earliest()
         if await self._others_live() or opened.unsettled:
@@ -65,11 +76,10 @@ class Following:
             since -= timedelta(seconds=overlap_seconds)
             await loading.follow(opened, self._episodes, self._limit_bytes, since)
         opened.followed[which] = moment
-        opened.recent.expire()
+        opened.recent.expire(began)  # the next search looks back from here, however long this one took
 
     async def _others_live(self) -> bool:
         """Whether another replica has lived in the last `REPLICA_SECONDS`; one that is new is there at once."""
-        await self.announce()
         beats = await self._replicas.beats()
         now = time.monotonic()
         for name, number in beats.items():

@@ -36,14 +36,14 @@ def judge(gate: GateSettings, episodes: Sequence[EpisodeSummary], needed: int) -
     needed
         Episodes that make an evaluation.
     """
-    by_policy: dict[int, list[EpisodeSummary]] = {}
-    for episode in episodes:
-        by_policy.setdefault(episode.policy_version, []).append(episode)
+    by_policy: dict[int, dict[int, EpisodeSummary]] = {}
+    for episode in episodes:  # one of each seed: an evaluator that was started again plays its seeds once more
+        by_policy.setdefault(episode.policy_version, {})[episode.seed] = episode
     complete = sorted((version for version, played in by_policy.items() if len(played) >= needed), reverse=True)
     policies = complete[: gate.policies]
     if len(policies) < gate.policies:
         return None
-    judged = [episode for version in policies for episode in by_policy[version]]
+    judged = [episode for version in policies for episode in by_policy[version].values()]
     evidence: dict[str, Any] = {"policies": policies, "episodes": len(judged)}
     passed = True
     for name, asked, measured, holds in _criteria(gate, judged):

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 from concurrent.futures import Executor
+from weakref import WeakValueDictionary
 
 from gaitfleet.wire import EpisodeReceipt
 from replay_api.errors import EpisodeConflictError, LimitedError, RejectedError, ServiceError
@@ -47,6 +48,7 @@ class Ingest:
         self._limit_bytes = settings.max_decompressed_bytes
         self._threads = threads
         self._clock = clock
+        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()  # while somebody waits or works
 
     async def post(self, opened: OpenRun, body: bytes, *, compressed: bool) -> EpisodeReceipt:
         """Keep an episode.
@@ -71,7 +73,7 @@ class Ingest:
             raise LimitedError(detail, reason="inserts_limited", retry_after_seconds=2)
         # Shielded: once the insert is sent, the episode must also reach the memory, whatever becomes of the request.
         checked.summary.stored_at = self._clock.now()
-        stored = await asyncio.shield(asyncio.ensure_future(self._keep(opened, checked)))
+        stored = await asyncio.shield(asyncio.ensure_future(self._keep_alone(opened, checked)))
         summary = checked.summary
         return EpisodeReceipt(episode_id=summary.episode_id, stored=stored, transitions=summary.transitions)
 
@@ -118,6 +120,13 @@ class Ingest:
             await self._events.reject(opened.run, error, None)
             raise error
 
+    async def _keep_alone(self, opened: OpenRun, checked: Checked) -> bool:
+        """One post of an episode at a time: two could not tell which of them has stored it, and admit it twice."""
+        key = key_of(opened.run, checked.summary.episode_id)
+        turn = self._turns.get(key) or self._turns.setdefault(key, asyncio.Lock())
+        async with turn:
+            return await self._keep(opened, checked)
+
     async def _keep(self, opened: OpenRun, checked: Checked) -> bool:
         summary = checked.summary
         if (repeated := opened.repeats(checked.played)) is not None:
@@ -137,6 +146,8 @@ class Ingest:
                 opened.recent.discard(key)  # kept by an attempt whose answer was lost: the follower takes it in
                 opened.unsettle()
             await self._compare(opened, checked)
+            if summary.role == "evaluate":  # the attempt that stored it may have ended before it was noted
+                await self._evaluations.note(opened, summary.policy_version, summary.stage)
             return False
         if opened.closing.is_set():  # a new stage has begun meanwhile, and its memory finds the episode in the database
             return True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -18,7 +19,7 @@ from replay_api.services.open_run import OpenRun
 from replay_api.services.sampling import Sampler
 from replay_api.services.tally import Tally
 from replay_api.storage.checkpoint_records import CheckpointRecords
-from replay_api.storage.episodes import EpisodeStore, key_of
+from replay_api.storage.episodes import EpisodeStore, Planned, key_of
 from replay_api.storage.mongo import DatabaseClock
 from replay_api.storage.objects import CheckpointStore
 from replay_api.storage.replicas import ReplicaStore
@@ -91,7 +92,7 @@ async def prepared(
         planned_at=planned_at,
     )
     metrics.open_run(opened.run)
-    await _remember(opened, {planned.key for planned in plan.own}, settled, stores.episodes)
+    await _remember(opened, plan.own, settled, stores.episodes)
     opened.end_sources()
     return plan, opened
 
@@ -111,9 +112,10 @@ async def _tally(description: RunDescription, settled: datetime, episodes: Episo
     return Tally(await episodes.totals(run, settled), stage, steps)
 
 
-async def _remember(opened: OpenRun, planned: set[str], settled: datetime, episodes: EpisodeStore) -> None:
+async def _remember(opened: OpenRun, planned: Sequence[Planned], settled: datetime, episodes: EpisodeStore) -> None:
     """Count the episodes of the last minute one by one, and take the latest returns from before it."""
-    run = opened.run
+    run, keys = opened.run, {episode.key for episode in planned}
+    oldest = min(((episode.stored_at, episode.key) for episode in planned), default=None)
     for role in ("train", "random"):
         for summary in reversed(await episodes.latest(run, role, limit=20)):
             opened.tally.remember(summary)
@@ -123,6 +125,7 @@ async def _remember(opened: OpenRun, planned: set[str], settled: datetime, episo
             opened.tally.remember(summary)
     for summary in await episodes.summaries(await episodes.keys_since(run, settled)):
         key = key_of(run, summary.episode_id)
-        if key in planned or summary.role == "evaluate":  # any other came after the plan, and is followed
+        too_old = oldest is not None and (summary.stored_at, key) < oldest  # for the memory, but counted as inserted
+        if key in keys or too_old or summary.role == "evaluate":  # any other came after the plan, and is followed
             opened.recent.add(key)
             opened.tally.count(summary)

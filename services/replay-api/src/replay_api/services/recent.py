@@ -41,9 +41,9 @@ class RecentKeys:
         """Forget a key."""
         self._keys.pop(key, None)
 
-    def expire(self) -> None:
-        """Forget what is old; keys stand in the order of their time."""
-        limit = time.monotonic() - self._seconds
+    def expire(self, moment: float) -> None:
+        """Forget what was old at `moment`, in monotonic time; keys stand in the order of their time."""
+        limit = moment - self._seconds
         while self._keys:
             key = next(iter(self._keys))
             if self._keys[key] > limit:

@@ -232,6 +232,10 @@ class RunRegistry:
         record = await self.record(run)
         await self._following.announce()
         plan, opened = await prepared(record, self._stores, self._metrics, self._threads)
+        # what retention deleted meanwhile is neither in the store nor in this record's count
+        while (now := await self.record(run)).deleted_transitions != record.deleted_transitions:
+            record = now
+            plan, opened = await prepared(record, self._stores, self._metrics, self._threads)
         if before is not None:  # what waits for a policy goes on waiting, and workers have not left
             opened.heads, opened.workers = before.heads, before.workers
         if run in self._held:  # what was sent to the database before may come there now
@@ -245,6 +249,7 @@ class RunRegistry:
         opened.tasks += [
             asyncio.ensure_future(loading.fill(opened, self._stores.episodes, plan.episodes, limit)),
             asyncio.ensure_future(self._watch(opened)),
+            asyncio.ensure_future(self._following.keep_announcing()),
         ]
         opened.flusher.append(asyncio.ensure_future(counting.flush_often(opened, self._stores.runs)))
         self._open[run] = opened

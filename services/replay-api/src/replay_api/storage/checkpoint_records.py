@@ -33,12 +33,12 @@ class CheckpointRecords:
             documents = await self._checkpoints.find({"run": run}).sort("step", DESCENDING).to_list(None)
         return [_info(document) for document in documents]
 
-    async def evaluated(self, run: str, step: int, score: Evaluation) -> bool:
-        """Note an evaluation; False when the checkpoint is no longer kept."""
+    async def evaluated(self, run: str, step: int, score: Evaluation) -> CheckpointInfo | None:
+        """Note an evaluation; the checkpoint as it was before, None when it is no longer kept."""
         change = {"$set": score.fields()}
         async with asking("note the evaluation"):
-            result = await self._checkpoints.update_one({"_id": _key(run, step)}, change)
-        return bool(result.matched_count)
+            before = await self._checkpoints.find_one_and_update({"_id": _key(run, step)}, change)
+        return None if before is None else _info(before)
 
     async def delete(self, run: str, step: int) -> None:
         """Forget a checkpoint."""

@@ -225,10 +225,11 @@ class EpisodeStore:
         return int(rows[0]["steps"]) if rows else 0
 
     async def evaluated(self, run: str, policy_version: int, stage: str) -> list[Evaluated]:
-        """Every evaluation episode of one policy in one stage."""
+        """The evaluation episodes of one policy in one stage, one of each seed: an evaluator that was started again
+        plays its seeds once more."""
         query: Document = {"run": run, "role": "evaluate", "policy_version": policy_version}
         query["stage"] = stage if stage else {"$in": ["", None]}  # older episodes have no such field
-        wanted = ["simulator_return", "steps", "distance_m", "foot_contacts", "walked"]
+        wanted = ["seed", "simulator_return", "steps", "distance_m", "foot_contacts", "walked"]
         async with asking("list evaluations"):
             documents = await self._episodes.find(query, wanted).to_list(None)
         return [
@@ -239,7 +240,7 @@ class EpisodeStore:
                 foot_contacts=document.get("foot_contacts"),
                 walked=document.get("walked"),
             )
-            for document in documents
+            for document in {document["seed"]: document for document in documents}.values()
         ]
 
     async def newest_evaluated(self, run: str) -> int | None:

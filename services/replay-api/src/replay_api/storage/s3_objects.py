@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import aioboto3
+import aiohttp
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 from pydantic import SecretStr
@@ -21,7 +22,7 @@ from replay_api.storage.objects import ObjectExistsError, ObjectMissingError
 
 _log = logging.getLogger(__name__)
 
-_EXISTS = frozenset({"PreconditionFailed", "412", "ConditionalRequestConflict", "409"})
+_EXISTS = frozenset({"PreconditionFailed", "412"})  # 409 is a conflict with another upload, to be tried again
 _MISSING = frozenset({"NoSuchKey", "404", "NotFound"})
 
 
@@ -83,7 +84,7 @@ class S3Store:
             if operation == "get" and code in _MISSING:
                 raise ObjectMissingError(key) from None
             raise self._unavailable(operation, code) from error
-        except (BotoCoreError, OSError, TimeoutError) as error:
+        except (BotoCoreError, aiohttp.ClientError, OSError, TimeoutError) as error:  # a body may break off
             raise self._unavailable(operation, type(error).__name__) from error
         finally:
             self._metrics.s3_seconds.labels(operation).observe(time.monotonic() - began)
