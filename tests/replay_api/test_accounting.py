@@ -18,6 +18,7 @@ from replay_api.settings import Settings
 from replay_api.storage.episodes import EpisodeStore
 from replay_api.storage.runs import RunRecord
 from tests.conftest import serve
+from tests.faults.observed import until
 from tests.replay_api.fleet import Fleet, experiment_of
 
 STEPS = 30
@@ -87,6 +88,22 @@ def test_what_is_deleted_while_a_run_is_opened_stays_counted(
         with serve(settings) as second:
             fleet.reconnect(second)
             assert counts(fleet)[0] == 5 * STEPS
+
+
+def test_a_run_that_is_opened_again_remembers_what_retention_has_deleted(settings: Settings) -> None:
+    stages = {"curriculum": {"stages": [{"name": "first", "gate": {"mean_return": 1e6}}, {"name": "second"}]}}
+    course = experiment_of(retention={"max_transitions": 1000}, replay={"capacity": 500}, **stages)
+    with serve(settings) as first, Fleet(first, course) as fleet:
+        for seed in range(40):
+            assert fleet.post(fleet.play(seed=seed, stage="first")).status_code == 201
+        until(lambda: len(fleet.get("/episodes", params={"limit": 100}).json()["episodes"]) <= 33, "none was deleted")
+        with serve(settings) as second:
+            before = fleet.status()
+            fleet.reconnect(second)
+            after = fleet.status()
+    for name in ("episodes", "environment_steps", "stage"):
+        assert after[name] == before[name]
+    assert after["environment_steps"] == 40 * STEPS
 
 
 def test_a_key_is_known_until_the_next_search_has_looked_back_however_long_the_last_one_took() -> None:

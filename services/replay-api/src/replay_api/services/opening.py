@@ -54,7 +54,7 @@ async def prepared(
     planned_at = stores.clock.earliest()
     settled = planned_at - timedelta(seconds=RATE_WINDOW_SECONDS)
     plan = await loading.plan_of(description, stores.episodes)
-    tally = await _tally(description, settled, stores.episodes)
+    tally = await _tally(record, settled, stores.episodes)
     memory = Memory(description, tasks[description.stage].description, tally.stage_steps)
     cache = memory.cache()
     planned_transitions = loading.transitions_in(plan.episodes)
@@ -105,11 +105,15 @@ async def _inserted(record: RunRecord, plan: loading.LoadPlan, episodes: Episode
     return inserted
 
 
-async def _tally(description: RunDescription, settled: datetime, episodes: EpisodeStore) -> Tally:
-    run = description.run
+async def _tally(record: RunRecord, settled: datetime, episodes: EpisodeStore) -> Tally:
+    """What was played, whether it is still stored or not."""
+    description = record.description
     stage = description.experiment.stage_names[description.stage]
-    steps = await episodes.stage_steps(run, stage, settled) if stage else 0
-    return Tally(await episodes.totals(run, settled), stage, steps)
+    steps = await episodes.stage_steps(description.run, stage, settled) if stage else 0
+    totals = await episodes.totals(description.run, settled)
+    for role, deleted in record.deleted.items():
+        totals[role] = totals[role] + deleted if role in totals else deleted
+    return Tally(totals, stage, steps + record.deleted_stage_steps.get(stage, 0))
 
 
 async def _remember(opened: OpenRun, planned: Sequence[Planned], settled: datetime, episodes: EpisodeStore) -> None:

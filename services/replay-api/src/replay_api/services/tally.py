@@ -16,11 +16,11 @@ class Tally:
     Parameters
     ----------
     totals
-        What was stored before the counting began, by role.
+        What was played before the counting began, by role.
     stage
         The run's stage; empty without a curriculum.
     stage_steps
-        Simulator steps of its training episodes that were stored by then.
+        Simulator steps of its training episodes that were played by then.
     """
 
     def __init__(self, totals: dict[str, RoleTotal], stage: str = "", stage_steps: int = 0) -> None:

@@ -5,6 +5,7 @@ Ids are ``{run}/{uuid}``: unique within a run, sorted by run and time of creatio
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -25,7 +26,7 @@ TRAINING_ROLES = ("train", "random")
 MAX_JUDGED_EPISODES = 2000
 """Evaluation episodes read at most to judge a stage: those of the newest policies decide."""
 
-_PLANNED = {"transitions": 1, "stored_at": 1, "stage": 1}
+_PLANNED = {"transitions": 1, "steps": 1, "stored_at": 1, "role": 1, "stage": 1}
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,21 +53,26 @@ class Evaluated:
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """One training episode of the store, for the plan of the cache."""
+    """One training episode of the store, to be loaded or to be deleted."""
 
     key: str
     transitions: int
+    steps: int
     stored_at: datetime
+    role: str
     stage: str
 
 
 @dataclass(frozen=True, slots=True)
 class RoleTotal:
-    """Episodes, simulator steps and transitions stored of one role."""
+    """Episodes, simulator steps and transitions of one role."""
 
     episodes: int
     steps: int
     transitions: int
+
+    def __add__(self, other: RoleTotal) -> RoleTotal:
+        return RoleTotal(self.episodes + other.episodes, self.steps + other.steps, self.transitions + other.transitions)
 
 
 class EpisodeStore:
@@ -258,9 +264,15 @@ class EpisodeStore:
         return [_planned(document) for document in documents]
 
     async def delete(self, run: str, doomed: Sequence[Planned]) -> int:
-        """Delete episodes and count their transitions as deleted, both or neither; how many transitions these
-        were, 0 where another replica was faster with some of the episodes."""
-        transitions = sum(episode.transitions for episode in doomed)
+        """Delete episodes and count what they were, both or neither; how many transitions these were, 0 where another
+        replica was faster with some of the episodes."""
+        counted = Counter[str]()
+        for episode in doomed:
+            counted["counters.deleted_transitions"] += episode.transitions
+            for quantity, number in (("episodes", 1), ("steps", episode.steps), ("transitions", episode.transitions)):
+                counted[f"counters.deleted.{episode.role}.{quantity}"] += number
+            if episode.stage:
+                counted[f"counters.deleted_stage_steps.{episode.stage}"] += episode.steps
         async with (
             asking("delete old episodes"),
             await self._client.start_session() as session,
@@ -271,9 +283,8 @@ class EpisodeStore:
             if result.deleted_count != len(doomed):
                 await session.abort_transaction()
                 return 0
-            change = {"$inc": {"counters.deleted_transitions": transitions}}
-            await self._runs.update_one({"_id": run}, change, session=session)
-        return transitions
+            await self._runs.update_one({"_id": run}, {"$inc": dict(counted)}, session=session)
+        return counted["counters.deleted_transitions"]
 
 
 def key_of(run: str, episode_id: UUID) -> str:
@@ -299,4 +310,11 @@ def _summary(document: Document) -> EpisodeSummary:
 
 
 def _planned(document: Document) -> Planned:
-    return Planned(document["_id"], int(document["transitions"]), document["stored_at"], document.get("stage") or "")
+    return Planned(
+        key=document["_id"],
+        transitions=int(document["transitions"]),
+        steps=int(document["steps"]),
+        stored_at=document["stored_at"],
+        role=document["role"],
+        stage=document.get("stage") or "",
+    )

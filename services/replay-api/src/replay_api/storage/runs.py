@@ -16,6 +16,7 @@ from pymongo.errors import DuplicateKeyError
 
 from gaitfleet.experiment import Experiment
 from gaitfleet.wire import CheckpointInfo, Lease, LimitsChange, RunDescription, TrainerProgress
+from replay_api.storage.episodes import RoleTotal
 from replay_api.storage.mongo import Database, Document, asking, now
 
 _SERVER_CLOCK = {"$toLong": "$$NOW"}
@@ -67,6 +68,10 @@ class RunRecord:
         Transitions sampled, as last flushed.
     deleted_transitions
         Training transitions that retention has deleted.
+    deleted
+        What that was, by role.
+    deleted_stage_steps
+        Simulator steps of it, by stage.
     published
         Checkpoints published since the run began.
     stage_entered_at
@@ -82,6 +87,8 @@ class RunRecord:
     limits: LimitsChange
     sampled: int
     deleted_transitions: int
+    deleted: dict[str, RoleTotal]
+    deleted_stage_steps: dict[str, int]
     published: int
     credit: float
     epoch: int
@@ -261,6 +268,8 @@ def _record(document: Document) -> RunRecord:
         limits=LimitsChange(**document["limits"]),
         sampled=int(counters["sampled"]),
         deleted_transitions=int(counters["deleted_transitions"]),
+        deleted={role: RoleTotal(**total) for role, total in counters.get("deleted", {}).items()},
+        deleted_stage_steps=counters.get("deleted_stage_steps", {}),
         published=int(counters["published"]),
         credit=float(counters.get("credit", 0.0)),
         epoch=document["epoch"],
