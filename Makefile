@@ -40,7 +40,7 @@ test-e2e: install-dev ## Let the whole system learn Pendulum-v1 (minutes)
 test-faults: install-dev ## Slow and broken databases, stores, disks and clocks; frozen processes; rolling restarts (minutes; root, libfaketime)
 	$(BIN)/python -m pytest -m faults $(ARGS)
 
-soak: install-dev ## Kill every part of a running system 60 times and prove from the stores that nothing broke (half an hour)
+soak: install-dev ## Kill every part of a running system 60 times and prove from the stores that nothing broke (a quarter of an hour)
 	$(BIN)/python -m tests.soak --json benchmarks/results/soak.json $(ARGS)
 
 images: $(IMAGES:%=image-%) ## Build all images (REGISTRY=registry.example.org/team IMAGE_TAG= BASE_IMAGE= BUILD_ARGS=)
@@ -78,7 +78,7 @@ bench: install-dev ## Run the benchmarks and record them under benchmarks/result
 study-integrator: install-dev ## Which integrator settings pay: play what is missing, then plot and table (hours)
 	$(BIN)/python benchmarks/study_integrator.py $(ARGS)
 
-learning-bars: install-dev ## Learn standard tasks with every algorithm (days, resumable; ARGS="--tasks pendulum")
+learning-bars: install-dev ## Learn standard tasks with every algorithm (hours, resumable; ARGS="--tasks pendulum")
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e 'services/rollout[mujoco]'
 	$(BIN)/python benchmarks/learning_bars.py $(ARGS)
 
