@@ -103,6 +103,16 @@ def test_a_file_that_is_not_there_or_not_yaml_is_named(tmp_path: Path) -> None:
         load_experiment(tmp_path / "broken.yaml")
 
 
+def test_an_empty_file_is_refused_and_defaults_are_asked_for(tmp_path: Path) -> None:
+    path = tmp_path / "experiment.yaml"
+    for text in ("", "# task:\n#   model: 2D\n"):
+        path.write_text(text)
+        with pytest.raises(ExperimentError, match=r"experiment\.yaml is empty: "):
+            load_experiment(path)
+    path.write_text("{}")
+    assert load_experiment(path) == Experiment()
+
+
 @pytest.mark.parametrize("shipped", sorted(p.name for p in (files("gaitfleet") / "experiments").iterdir()))
 def test_every_shipped_experiment_is_valid_and_survives_json(shipped: str) -> None:
     with as_file(files("gaitfleet") / "experiments" / shipped) as path:

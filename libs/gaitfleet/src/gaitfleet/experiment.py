@@ -299,7 +299,7 @@ def load_experiment(path: Path) -> Experiment:
     Raises
     ------
     ExperimentError
-        When the file is missing, is not YAML, or is not an experiment.
+        When the file is missing, empty, is not YAML, or is not an experiment.
     """
     try:
         data = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -307,7 +307,9 @@ def load_experiment(path: Path) -> Experiment:
         raise ExperimentError(f"{path}: {error}") from None
     except yaml.YAMLError as error:
         raise ExperimentError(f"{path} is not YAML: {error}") from None
+    if data is None:  # more likely a slip than a wish for defaults: a run keeps its experiment for ever
+        raise ExperimentError(f"{path} is empty: say `{{}}` for an experiment of defaults")
     try:
-        return parse_experiment({} if data is None else data)
+        return parse_experiment(data)
     except ExperimentError as error:
         raise ExperimentError(f"{path}:\n{error}") from None
