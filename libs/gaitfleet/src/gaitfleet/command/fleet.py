@@ -12,7 +12,7 @@ from pathlib import Path
 
 import httpx
 
-from gaitfleet.command.processes import Child, ProcessFailedError, free_port, port_is_open, wait_until
+from gaitfleet.command.processes import Child, ProcessFailedError, free_port, make_directory, port_is_open, wait_until
 from gaitfleet.command.scraping import write_scrape_configuration
 
 API_START_SECONDS = 120.0
@@ -41,12 +41,17 @@ class Fleet:
     ----------
     options
         Where data goes and how many of each there are.
+
+    Raises
+    ------
+    ProcessFailedError
+        When the directory of the logs cannot be made.
     """
 
     def __init__(self, options: FleetOptions) -> None:
         self._options = options
         self._logs = options.data_dir / "logs"
-        self._logs.mkdir(parents=True, exist_ok=True)
+        make_directory(self._logs, "--data-dir")
         self.children: list[Child] = []
         self.api_url = f"http://127.0.0.1:{options.port}"
 
@@ -160,14 +165,14 @@ def database_command(directory: Path, port: int) -> list[str]:
     Raises
     ------
     ProcessFailedError
-        When it is not installed.
+        When it is not installed, or the directory cannot be made.
     """
     program = shutil.which("secantusd-py", path=os.pathsep.join((sysconfig.get_path("scripts"), os.defpath)))
     if program is None:
         raise ProcessFailedError(
             "no database: install the extra gaitfleet[database], or name a MongoDB with --mongodb-uri"
         )
-    directory.mkdir(parents=True, exist_ok=True)
+    make_directory(directory, "--data-dir")
     # The oplog keeps whole documents; nothing here reads it, so it is kept short to bound the disk.
     flags = ["--cache-size", "256M", "--oplog-max-entries", "200", "--oplog-retention-seconds", "60"]
     place = ["--host", "127.0.0.1", "--port", str(port), "--storage-path", str(directory)]

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TextIO
 
 from gaitfleet.client import Backoff
 from gaitfleet.errors import GaitfleetError
@@ -142,15 +143,37 @@ def only_one(directory: Path, option: str) -> Iterator[None]:
     Raises
     ------
     ProcessFailedError
-        When another command is using it; names the option that chooses another directory.
+        When another command is using it, or it cannot be made or written; names the option that chooses another
+        directory.
     """
-    directory.mkdir(parents=True, exist_ok=True)
-    with (directory / "lock").open("w") as lock:
+    make_directory(directory, option)
+    with _opened(directory / "lock", option) as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise ProcessFailedError(f"another gaitfleet is using {directory}; choose another with {option}") from None
         yield
+
+
+def make_directory(directory: Path, option: str) -> None:
+    """Make a directory where it is not there yet.
+
+    Raises
+    ------
+    ProcessFailedError
+        When that cannot be; names the option that chooses another.
+    """
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ProcessFailedError(f"cannot make {directory}: {error.strerror}; choose another with {option}") from None
+
+
+def _opened(path: Path, option: str) -> TextIO:
+    try:
+        return path.open("w")
+    except OSError as error:
+        raise ProcessFailedError(f"cannot write {path}: {error.strerror}; choose another with {option}") from None
 
 
 def port_is_open(port: int) -> bool:
