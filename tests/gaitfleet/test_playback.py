@@ -148,6 +148,21 @@ def test_a_gif_has_every_picture_and_each_shows_something_else(file: Path, tmp_p
     assert bone > 400, "the bones are not in the picture"
 
 
+@pytest.mark.parametrize(("every", "speed", "pictures"), [(4, 4, 3), (1, 1, 7)])
+def test_a_gif_is_as_fast_as_asked(file: Path, tmp_path: Path, every: int, speed: float, pictures: int) -> None:
+    """No picture can last less than 20 ms, so that more of them are left out; up to the last, which rests."""
+    gif = tmp_path / "episode.gif"
+    assert play("--file", file, "--gif", gif, "--every", every, "--speed", speed, "--width", 160).exit_code == 0
+    shown = []
+    with Image.open(gif) as image:
+        for i in range(image.n_frames):  # type: ignore[attr-defined]
+            image.seek(i)
+            shown.append(image.info["duration"])
+    assert len(shown) == pictures
+    step = max(every, 2 * speed)  # in steps of 10 ms
+    assert shown[:-1] == [10 * step / speed] * (pictures - 1)
+
+
 def test_the_panel_tells_the_numbers_of_the_state_after_the_step(episode: Episode) -> None:
     """Row t + 1 for step t; 19 muscles; the score is the simulator's own reward, added up."""
     layout, state = prosthetics_layout("3D"), episode.trajectory.state

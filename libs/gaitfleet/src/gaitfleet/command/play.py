@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import webbrowser
+from math import ceil
 from pathlib import Path
 from typing import Annotated
 from uuid import UUID
@@ -44,7 +45,14 @@ def play(
         Path | None, typer.Option(help="Write one HTML page that plays the episode and lets it be turned (WebGL).")
     ] = None,
     open_page: Annotated[bool, typer.Option("--open", help="Open that page in the browser.")] = False,
-    every: Annotated[int, typer.Option(min=1, max=100, help="Show each how-many-th step of 10 ms.")] = 4,
+    every: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            max=100,
+            help="Show each how-many-th step of 10 ms; a GIF leaves out more where one would last less than 20 ms.",
+        ),
+    ] = 4,
     speed: Annotated[float, typer.Option(min=0.01, max=10, help="1: as fast as it was; 0.25: slow motion.")] = 1.0,
     width: Annotated[int, typer.Option(min=160, max=3840, help="Of the picture, in pixels.")] = 800,
     experiment: Annotated[
@@ -92,16 +100,16 @@ def _write(
 ) -> None:
     try:
         from gaitfleet.playback.frames import EpisodeFrames
-        from gaitfleet.playback.video import write_gif, write_mp4
+        from gaitfleet.playback.video import GIF_LEAST_SECONDS, write_gif, write_mp4
     except ModuleNotFoundError as error:
         raise PlaybackError(f"drawing needs {error.name}, of an extra: pip install 'gaitfleet[play]'") from None
     frames = EpisodeFrames(episode, task, width=width)
-    frame_seconds = every * STEP_SECONDS / speed
     gif, mp4, png = files
     if gif is not None:
-        _tell(gif, write_gif(gif, frames(every), frame_seconds=frame_seconds))
+        fewer = max(every, ceil(GIF_LEAST_SECONDS / STEP_SECONDS * speed))
+        _tell(gif, write_gif(gif, frames(fewer), frame_seconds=fewer * STEP_SECONDS / speed))
     if mp4 is not None:
-        _tell(mp4, write_mp4(mp4, frames(every), frame_seconds=frame_seconds))
+        _tell(mp4, write_mp4(mp4, frames(every), frame_seconds=every * STEP_SECONDS / speed))
     if png is not None:
         try:
             frames.draw(episode.trajectory.steps - 1).save(png, format="PNG")

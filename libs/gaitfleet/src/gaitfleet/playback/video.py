@@ -17,7 +17,10 @@ FLAT_COLOURS, SHADES = 48, 80
 """Colours of a GIF's palette: the most frequent ones (ground, bars) exactly, and some for all others (bones)."""
 
 GIF_TICK_MS = 10
-"""A GIF counts time in hundredths of a second; viewers replace anything below two of them by ten."""
+"""A GIF counts time in hundredths of a second."""
+
+GIF_LEAST_SECONDS = 0.02
+"""The shortest that a picture of a GIF is shown: viewers replace anything below by a tenth of a second."""
 
 LAST_FRAME_MS = 1200
 """How long a GIF rests on its last picture before it starts over."""
@@ -29,7 +32,7 @@ def write_gif(path: Path, frames: Iterable[Image.Image], *, frame_seconds: float
     Parameters
     ----------
     frame_seconds
-        How long each picture stays, rounded to what the format can say.
+        How long each picture stays, rounded to what the format can say; at least `GIF_LEAST_SECONDS`.
 
     Raises
     ------
@@ -41,7 +44,7 @@ def write_gif(path: Path, frames: Iterable[Image.Image], *, frame_seconds: float
         raise PlaybackError(f"{path}: there is no picture to write")
     palette = _palette(pictures[0], pictures[-1])
     indexed = [picture.quantize(palette=palette, dither=Image.Dither.NONE) for picture in pictures]
-    ticks = max(2, round(1000 * frame_seconds / GIF_TICK_MS))
+    ticks = round(1000 * max(frame_seconds, GIF_LEAST_SECONDS) / GIF_TICK_MS)
     durations = [ticks * GIF_TICK_MS] * (len(indexed) - 1) + [LAST_FRAME_MS]
     try:
         indexed[0].save(
