@@ -74,7 +74,7 @@ def the_commands_show_it(fleet: RunningFleet) -> None:
     episodes = json.loads(command(fleet, "episodes", "--role", "train", "--limit", "3", "--json"))["episodes"]
     assert episodes[0]["policy_version"] > 0
     assert "time_limit" in command(fleet, "episodes", "--limit", "3")
-    kinds = [event["kind"] for event in json.loads(command(fleet, "events", "--json"))["events"]]
+    kinds = [event["kind"] for event in json.loads(command(fleet, "events", "--limit", "1000", "--json"))["events"]]
     assert kinds[0] == "run_started"
     assert {"worker_joined", "lease_acquired", "checkpoint_published"} <= set(kinds)
     assert "checkpoint_published" in command(fleet, "events", "--kind", "checkpoint_published")

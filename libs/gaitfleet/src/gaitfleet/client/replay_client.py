@@ -23,7 +23,7 @@ Model = TypeVar("Model", bound=BaseModel)
 Which = int | Literal["newest", "best"]
 
 PAGE = 500
-"""Episodes asked for at once where all are wanted."""
+"""Episodes or events asked for at once where all are wanted."""
 
 _SAFETENSORS = {"Content-Type": "application/x-safetensors"}
 
@@ -212,6 +212,13 @@ class ReplayClient:
         return self._json(
             wire.EventPage, "GET", "/events", params=_given({"after": after, "kind": kind, "limit": limit})
         )
+
+    def every_event(self, *, kind: str | None = None) -> Iterator[wire.Event]:
+        """All events, oldest first, page by page."""
+        after = None
+        while page := self.events(after=after, kind=kind, limit=PAGE).events:
+            yield from page
+            after = page[-1].sequence
 
     # --- sampling ---------------------------------------------------------------------------------------------------
 

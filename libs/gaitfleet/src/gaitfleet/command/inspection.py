@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Annotated
@@ -16,7 +17,7 @@ from rich.table import Table
 from gaitfleet.client import ReplayClient
 from gaitfleet.command.display import status_table
 from gaitfleet.errors import GaitfleetError
-from gaitfleet.wire import EpisodeSummary
+from gaitfleet.wire import EpisodeSummary, EventPage
 
 Url = Annotated[str, typer.Option(envvar="GAITFLEET_URL", help="Where the replay API is.")]
 Run = Annotated[str | None, typer.Option(envvar="GAITFLEET_RUN", help="Id of the run; unset: the newest.")]
@@ -59,18 +60,21 @@ def events(
     url: Url = DEFAULT_URL,
     run: Run = None,
     kind: Annotated[str | None, typer.Option(help="Only events of this kind.")] = None,
-    after: Annotated[str | None, typer.Option(help="Only those after this sequence.")] = None,
+    after: Annotated[str | None, typer.Option(help="The next ones after this sequence; unset: the newest.")] = None,
     limit: Annotated[int, typer.Option(min=1, max=1000, help="How many.")] = 50,
     as_json: Json = False,
 ) -> None:
-    """The history of a run, oldest first."""
+    """The newest events of a run, oldest of them first, each with its sequence: --after goes on from there."""
     with connected(url, run) as client:
-        page = client.events(after=after, kind=kind, limit=limit)
+        if after is None:
+            page = EventPage(events=list(deque(client.every_event(kind=kind), maxlen=limit)))
+        else:
+            page = client.events(after=after, kind=kind, limit=limit)
         if as_json:
             typer.echo(json.dumps(page.model_dump(mode="json"), indent=2))
             return
         for event in page.events:
-            typer.echo(f"{event.at:%Y-%m-%d %H:%M:%S}  {event.kind:<24} {json.dumps(event.data)}")
+            typer.echo(f"{event.sequence}  {event.at:%Y-%m-%d %H:%M:%S}  {event.kind:<24} {json.dumps(event.data)}")
 
 
 def print_table(table: Table) -> None:
