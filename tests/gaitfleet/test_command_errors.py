@@ -8,6 +8,9 @@ import pytest
 from typer.testing import CliRunner
 
 from gaitfleet.command import app
+from gaitfleet.command.processes import free_port
+
+EPISODE = "01900000-0000-7000-8000-000000000001"
 
 
 def said(*arguments: object) -> str:
@@ -31,3 +34,35 @@ def test_a_data_directory_that_cannot_be_used_is_named_with_the_option(tmp_path:
     line = said("up", "--data-dir", directory)
     assert line.startswith(f"gaitfleet up: cannot {'write' if in_the_way == 'lock/' else 'make'} {blocked}: ")
     assert line.endswith("; choose another with --data-dir")
+
+
+@pytest.mark.parametrize(
+    "arguments", [["status"], ["episodes", "--run", "walker"], ["play", EPISODE, "--run", "walker"]]
+)
+def test_where_no_api_is_its_url_is_named_and_what_to_do(arguments: list[str], tmp_path: Path) -> None:
+    url = f"http://127.0.0.1:{free_port()}"
+    line = said(*arguments, "--url", url, *(["--png", tmp_path / "a.png"] if EPISODE in arguments else []))
+    assert line == (
+        f"gaitfleet: no replay API at {url} ([Errno 111] Connection refused): is `gaitfleet up` running? "
+        "or set --url or GAITFLEET_URL"
+    )
+
+
+@pytest.mark.parametrize("url", ["foo", "127.0.0.1:8080", "ftp://here", "http://", "http://here:port"])
+def test_what_is_not_a_url_is_named_with_what_one_is_like(url: str) -> None:
+    assert said("status", "--url", url).startswith(f"gaitfleet: no replay API at {url} (it must be like http://HOST")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["status", "--run", "Bad Name"],
+        ["run", "show", "Bad Name"],
+        ["run", "fork", "walker", "Bad Name", "--experiment", "prosthetics"],
+        ["compare", "walker", "Bad Name"],
+    ],
+)
+def test_what_cannot_be_the_id_of_a_run_is_never_sent(arguments: list[str]) -> None:
+    """Nothing listens there: asking would end with another error."""
+    line = said(*arguments, "--url", f"http://127.0.0.1:{free_port()}")
+    assert line.startswith("gaitfleet: 'Bad Name' cannot be the id of a run: lower-case letters, digits, hyphens")

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from gaitfleet.command.inspection import DEFAULT_URL, Json, Url, connected, print_table
+from gaitfleet.command.inspection import DEFAULT_URL, Json, Url, check_run, connected, print_table
 from gaitfleet.command.learning_curve import LearningCurve, band_of, read_curve
 from gaitfleet.command.plotting import plot_curves
 
@@ -42,6 +42,8 @@ def compare(
     """Learning curves: evaluation scores by environment steps, with a band of one deviation over a group's runs."""
     groups: dict[str, list[LearningCurve]] = {}
     with connected(url, runs[0]) as client:
+        for run in runs:
+            check_run(run)
         for run in runs:
             with client.of_run(run) as one:
                 groups.setdefault(group_of(run) if by_seed else run, []).append(read_curve(one, run))

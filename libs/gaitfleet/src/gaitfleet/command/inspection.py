@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Annotated
+from urllib.parse import urlsplit
 
 import typer
 from rich.console import Console
@@ -16,7 +18,8 @@ from rich.table import Table
 
 from gaitfleet.client import ReplayClient
 from gaitfleet.command.display import status_table
-from gaitfleet.errors import GaitfleetError
+from gaitfleet.errors import ApiUnavailableError, GaitfleetError
+from gaitfleet.identity import RUN_PATTERN
 from gaitfleet.wire import EpisodeSummary, EventPage
 
 Url = Annotated[str, typer.Option(envvar="GAITFLEET_URL", help="Where the replay API is.")]
@@ -91,11 +94,43 @@ def connected(url: str, run: str | None) -> Iterator[ReplayClient]:
     """A client of the run; what goes wrong with it ends the command with one line and status 1."""
     token = os.environ.get("GAITFLEET_TOKEN")  # not an option: options can be read in the list of processes
     try:
+        _check_url(url)
+        if run is not None:
+            check_run(run)
         with ReplayClient(url, run=run or _newest_run(url, token), token=token, attempts=1) as client:
             yield client
     except GaitfleetError as error:
-        typer.echo(f"gaitfleet: {error}", err=True)
+        absent = isinstance(error, ApiUnavailableError) and not error.status
+        typer.echo(f"gaitfleet: {_absent(url, error.__cause__ or error) if absent else error}", err=True)
         raise typer.Exit(1) from None
+
+
+def check_run(run: str) -> None:
+    """Refuse what cannot be the id of a run.
+
+    Raises
+    ------
+    GaitfleetError
+        Names the id.
+    """
+    if not re.fullmatch(RUN_PATTERN, run):
+        raise GaitfleetError(
+            f"{run!r} cannot be the id of a run: lower-case letters, digits, hyphens within, at most 63"
+        )
+
+
+def _check_url(url: str) -> None:
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:
+        usable = False
+    if not usable:
+        raise GaitfleetError(_absent(url, "it must be like http://HOST:PORT"))
+
+
+def _absent(url: str, reason: object) -> str:
+    return f"no replay API at {url} ({reason}): is `gaitfleet up` running? or set --url or GAITFLEET_URL"
 
 
 def _newest_run(url: str, token: str | None) -> str:

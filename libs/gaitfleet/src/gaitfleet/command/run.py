@@ -9,7 +9,7 @@ import typer
 import yaml
 from rich.table import Table
 
-from gaitfleet.command.inspection import DEFAULT_URL, Json, Url, connected, print_table
+from gaitfleet.command.inspection import DEFAULT_URL, Json, Url, check_run, connected, print_table
 from gaitfleet.command.up import read_experiment
 from gaitfleet.experiment import Experiment, parse_experiment
 from gaitfleet.wire import ForkRequest, RunDescription
@@ -84,6 +84,7 @@ def fork(
     fit beside its own. Episodes that the old run's `retention` deletes later are gone for the new run too.
     """
     with connected(url, old) as client:
+        check_run(new)
         settings = read_experiment(experiment)
         if warm_start is not None:
             settings = parse_experiment(_warm(settings, old, warm_start))
