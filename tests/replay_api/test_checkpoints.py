@@ -210,7 +210,7 @@ def test_all_who_wait_get_the_new_policy_though_some_have_left_and_another_follo
 
     def wait(number: int) -> str | None:
         try:
-            answer = httpx.get(url, headers=held, params={"wait": 30}, timeout=0.3 if number % 4 == 0 else 60)
+            answer = client.get(url, headers=held, params={"wait": 30}, timeout=0.3 if number % 4 == 0 else 60)
         except httpx.TimeoutException:
             return None
         return answer.headers["x-policy-version"]
@@ -219,7 +219,7 @@ def test_all_who_wait_get_the_new_policy_though_some_have_left_and_another_follo
         fleet.publish(20, epoch)
         fleet.publish(30, epoch)
 
-    with ThreadPoolExecutor(40) as threads, later(2, publish_twice):
+    with httpx.Client() as client, ThreadPoolExecutor(40) as threads, later(2, publish_twice):
         versions = list(threads.map(wait, range(40)))
     assert versions[::4] == [None] * 10
     assert {version for i, version in enumerate(versions) if i % 4} <= {"20", "30"}
