@@ -151,6 +151,18 @@ def test_a_refused_episode_is_set_aside_and_never_sent_again(
     assert (tmp_path / "rejected" / f"{refused}.episode.zst").exists()
 
 
+def test_episodes_that_fail_each_time_do_not_keep_others_back(api: FakeApi, tmp_path: Path) -> None:
+    """As many as there are posters, failing for a reason that speaks of no fault of theirs."""
+    api.refuse = lambda episode: (500, {}) if episode.trajectory.reward[0] < 0 else None
+    sender = Sender(api, tmp_path, posters=1)
+    (failing,) = sender.send(reward=-1.0)
+    others = sender.send(3)
+    sender.outbox.start()
+    api.wait_for(lambda api: set(api.bodies) == set(others), 20.0)
+    sender.outbox.close(5.0)
+    assert sender.spool.ids() == [failing]
+
+
 def test_only_so_many_refused_episodes_are_kept(tmp_path: Path) -> None:
     spool = Spool(tmp_path, 1 << 20)
     for number in range(REJECTED_KEPT + 3):

@@ -186,7 +186,10 @@ class Outbox:
             self._changed.notify_all()
 
     def _put_back(self, parcel: _Parcel, error: Exception) -> None:
-        """The API did not take it now: it goes to the head of the queue, and to disk unless the API only says wait."""
+        """The API did not take it now: it goes to disk unless the API only says wait, and to the end of the queue.
+
+        At the head, as many episodes as there are posters that fail each time would keep all others back for ever.
+        """
         self._metrics.post_retry(reason_of(error))
         limited = isinstance(error, LimitedError)
         asked = asked_wait_seconds(error) if isinstance(error, ApiError) else 0.1
@@ -195,7 +198,7 @@ class Outbox:
                 logger.warning("episodes go to the spool: %s", error)
             self._away = not limited
             self._in_flight.remove(parcel)
-            self._queue.appendleft(parcel)
+            self._queue.append(parcel)
             self._try_again_at = time.monotonic() + self._backoff.next_seconds(at_least=asked)
             to_spool = [] if limited else [waiting for waiting in self._queue if not waiting.spooled]
             self._changed.notify_all()
