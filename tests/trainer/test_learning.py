@@ -145,6 +145,14 @@ def test_a_target_distribution_is_the_lower_critic_s_moved_and_projected() -> No
         torch.testing.assert_close(target[row], expected, atol=1e-5, rtol=0)
 
 
+def test_a_reward_that_is_not_a_number_makes_the_target_so_and_no_other() -> None:
+    """It is found in the loss, and ends the trainer as learning that has diverged."""
+    support, following = torch.linspace(-2.0, 2.0, 9), torch.full((2, 2, 9), 1 / 9)
+    reward = torch.tensor([torch.nan, 0.3])
+    target = sac_losses.target_distributions(reward, torch.full((2,), 0.9), following, support, torch.zeros(2))
+    assert target.isnan().any(-1).tolist() == [True, False]
+
+
 def test_a_distribution_that_is_the_target_cannot_be_improved() -> None:
     logits = torch.randn((2, 3, 5), generator=torch.Generator().manual_seed(0)).repeat(1, 1, 1)
     logits[1] = logits[0]

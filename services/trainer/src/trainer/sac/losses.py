@@ -66,7 +66,7 @@ def target_distributions(
     position = ((values - support[0]) / (support[-1] - support[0]) * last).clamp(0, last)  # [B, N], in bins
     below = position.floor()
     share_above = position - below
-    index = below.long()
+    index = below.nan_to_num(0.0).long()  # NaN is no index; by its share it is in the target all the same, and found
     target = torch.zeros_like(distribution).scatter_add_(1, index, distribution * (1.0 - share_above))
     return target.scatter_add_(1, (index + 1).clamp_max(last), distribution * share_above)
 
