@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from gaitfleet.checkpoint import Checkpoint, decode_checkpoint
+from gaitfleet.checkpoint import Checkpoint, decode_checkpoint, encode_checkpoint
 from gaitfleet.policy import RECENT_OBSERVATION, NumpyPolicy
 from tests.trainer.test_service import Trainer, serving
 from tests.trainer.toys import noise_transitions, small_agent
@@ -28,6 +29,10 @@ def learned(name: str = "sac", **changes: Any) -> Agent:
 
 def snapshot(agent: Agent) -> Checkpoint:
     return decode_checkpoint(agent.snapshot().encode())
+
+
+def without(checkpoint: Checkpoint, missing: str) -> dict[str, Any]:
+    return {name: tensor for name, tensor in checkpoint.trainer_tensors.items() if name != missing}
 
 
 @pytest.mark.parametrize("algorithm", ["sac", "td3"])
@@ -74,6 +79,21 @@ def test_other_shapes_are_refused_with_both() -> None:
     wide = learned(algorithm={"critic": {"kind": "simba", "hidden_size": 24, "blocks": 1}})
     with pytest.raises(CheckpointMismatchError, match=r"critics/.* is \[24, 4\] in the checkpoint, here \[16, 4\]"):
         small_agent().warm_start(wide.snapshot().encode(), optimizers=False)
+
+
+def test_statistics_of_rewards_are_taken_and_begin_anew_where_the_other_run_did_not_scale_them() -> None:
+    scaling = {"algorithm": {"reward_scaling": True}}
+    elder, heir, beginner = learned(**scaling), small_agent(**scaling), small_agent(**scaling)
+    heir.warm_start(elder.snapshot().encode(), optimizers=False)
+    beginner.warm_start(learned().snapshot().encode(), optimizers=False)
+    counts = [float(agent.reward_scale.count) for agent in (elder, heir, beginner) if agent.reward_scale is not None]
+    assert counts == [5 * 32, 5 * 32, 0]
+    beginner.learn(noise_transitions(0))
+    beginner.snapshot().encode()  # everything is finite
+
+    body = encode_checkpoint(replace(snapshot(elder), trainer_tensors=without(snapshot(elder), "reward_scale/mean")))
+    with pytest.raises(CheckpointMismatchError, match="no tensor 'reward_scale/mean'"):
+        small_agent(**scaling).warm_start(body, optimizers=False)
 
 
 def test_observations_of_another_task_fade_from_the_normaliser() -> None:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, fields
 from typing import Any, cast
 
@@ -24,6 +25,8 @@ from trainer.normalizer import Normalizer, RewardScale
 from trainer.snapshot import CheckpointMismatchError, Counters, Tensors, adopt, capture, restore, to_arrays
 from trainer.squashed_gaussian import LOG_STD_BOUNDS
 from trainer.transitions import Transitions, UpdateResult
+
+logger = logging.getLogger(__name__)
 
 REMEMBERED_BATCHES = 1000
 """Of another task's observations the normaliser keeps the weight of this many batches: statistics that still hold do
@@ -209,7 +212,12 @@ class Agent:
             When they are one of other networks.
         """
         checkpoint = self._decode(body)
-        for name, part in self._parts().items():
+        parts = self._parts()
+        scaled = any(name.startswith("reward_scale/") for name in checkpoint.trainer_tensors)
+        if self.reward_scale is not None and not scaled:
+            logger.info("run %r did not scale its rewards: their statistics begin anew", checkpoint.policy.run)
+            del parts["reward_scale"]
+        for name, part in parts.items():
             adopt(part, name, checkpoint.trainer_tensors, optimizers=optimizers)
         self._forget()
         recent = checkpoint.policy_tensors.get(policy.RECENT_OBSERVATION)
