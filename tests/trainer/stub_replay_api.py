@@ -35,6 +35,8 @@ class StubReplayApi:
         Makes the n-th sampled batch, for the request that asks for it.
     limit
         Asked for each sample request; the batches allowed, 0 for 429.
+    refuse
+        Asked for each publication, by its step; a status instead of an answer, or None to take it.
     away
         While set, every request gets 503.
     holder
@@ -46,6 +48,7 @@ class StubReplayApi:
     description: wire.RunDescription | None
     batches: Callable[[int, wire.BatchRequest], Batch]
     limit: Callable[[wire.BatchRequest], int] = lambda request: request.batches
+    refuse: Callable[[int], int | None] = lambda step: None
     away: threading.Event = field(default_factory=threading.Event)
     holder: str | None = None
     epoch: int = 0
@@ -155,6 +158,9 @@ class StubReplayApi:
     def _publish(self, step: int, epoch: int, body: bytes) -> Answer:
         if epoch != self.epoch:
             return _problem(409, LEASE_LOST)
+        refusal = self.refuse(step)
+        if refusal is not None:
+            return _problem(refusal)
         self.checkpoints[step] = body
         assert self.description is not None
         info = wire.CheckpointInfo(

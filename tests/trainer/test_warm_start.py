@@ -10,6 +10,8 @@ import pytest
 
 from gaitfleet.checkpoint import Checkpoint, decode_checkpoint, encode_checkpoint
 from gaitfleet.policy import RECENT_OBSERVATION, NumpyPolicy
+from gaitfleet.wire import BatchRequest
+from tests.trainer.stub_replay_api import StubReplayApi
 from tests.trainer.test_service import Trainer, serving
 from tests.trainer.toys import noise_transitions, small_agent
 from trainer.agent import REMEMBERED_BATCHES, Agent
@@ -122,6 +124,41 @@ def test_the_trainer_publishes_it_before_it_learns_and_then_resumes_its_own() ->
         again.stop.set()
         assert again.ended() is ExitCode.CLEAN
         assert decode_checkpoint(api.checkpoints[max(api.checkpoints)]).counters["warm_start"]["run"] == "elder"
+
+
+def test_its_publication_is_tried_again_while_there_is_nothing_to_learn_from_and_never_by_a_successor(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("trainer.publisher.RETRY_SECONDS", 0.1)
+    asked: list[int] = []
+
+    def refuse_twice(step: int) -> int | None:
+        asked.append(step)
+        return 429 if len(asked) <= 2 else None
+
+    with serving(**WARM) as api:
+        api.refuse = refuse_twice
+        train_without_experience(api)
+        assert asked == [1, 1, 1]
+        train_without_experience(api)
+        assert asked == [1, 1, 1]
+
+
+def test_what_cannot_be_explored_by_is_not_published_before_it_has_learned() -> None:
+    with serving(**WARM, exploration={"mix": [{"kind": "parameter", "deviation": 0.2}]}) as api:
+        train_without_experience(api)
+        assert api.checkpoints == {}
+
+
+def train_without_experience(api: StubReplayApi) -> None:
+    """A trainer that begins, finds nothing to learn from for some time, and is stopped."""
+    requests: list[BatchRequest] = []
+    api.others["elder"] = learned().snapshot().encode()
+    api.limit = lambda request: requests.append(request) or 0  # type: ignore[func-returns-value]
+    trainer = Trainer(api)
+    api.wait_for(lambda _: len(requests) >= 20)
+    trainer.stop.set()
+    assert trainer.ended() is ExitCode.CLEAN
 
 
 def test_a_checkpoint_that_does_not_fit_ends_the_trainer_for_good() -> None:

@@ -132,7 +132,7 @@ class Learner:
 
     def _publish_when_due(self) -> None:
         self._publisher.check()
-        if self._publisher.due(self._agent.updates):
+        if self._publisher.due(self._agent):
             started = time.perf_counter()
             self._publisher.start(self._agent.snapshot())
             self._metrics.phase("publish").inc(time.perf_counter() - started)

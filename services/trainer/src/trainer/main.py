@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import logging
+import math
 import signal
 import sys
 import threading
@@ -135,12 +136,16 @@ def _train(
             agent = Agent(description, device, bf16=settings.bf16)
             resume(agent, control, stop)
             control.close()
-            origin = description.experiment.warm_start
+            checkpoints, origin = description.experiment.checkpoints, description.experiment.warm_start
+            schedule = PublicationSchedule(
+                checkpoints.every_updates, checkpoints.every_seconds, agent.updates, published_at=time.monotonic()
+            )
             if origin is not None and agent.updates == 0:
                 with clients.make(timeout_seconds=30.0, attempts=1, run=origin.run) as source:
                     warm_start(agent, origin, source, stop)
+                schedule.published_at = -math.inf  # due at once, and until it has succeeded
             if not stop.is_set():
-                _learn(settings, description, agent, lease, clients, metrics, stop, progress.beat)
+                _learn(settings, description, agent, schedule, lease, clients, metrics, stop, progress.beat)
     finally:
         lease.stop()
 
@@ -149,17 +154,13 @@ def _learn(
     settings: TrainerSettings,
     description: RunDescription,
     agent: Agent,
+    schedule: PublicationSchedule,
     lease: LeaseKeeper,
     clients: Clients,
     metrics: TrainerMetrics,
     stop: threading.Event,
     beat: Callable[[], None],
 ) -> None:
-    experiment = description.experiment
-    checkpoints = experiment.checkpoints
-    schedule = PublicationSchedule(
-        checkpoints.every_updates, checkpoints.every_seconds, agent.updates, published_at=time.monotonic()
-    )
     publisher = Publisher(clients.make(), lambda: lease.epoch, schedule, metrics)
     feed = BatchFeed(
         clients.make(attempts=1),
@@ -169,7 +170,7 @@ def _learn(
         pinned=agent.device.type == "cuda",
         metrics=metrics,
     )
-    prioritized = experiment.replay.sampling == "prioritized"
+    prioritized = description.experiment.replay.sampling == "prioritized"
     priorities = PrioritySender(clients.make(attempts=2), metrics) if prioritized else None
     learner = Learner(
         agent=agent,
@@ -186,8 +187,8 @@ def _learn(
     feed.start()
     logger.info("learning", extra={"device": str(agent.device), "threads": settings.threads, "version": __version__})
     try:
-        if agent.updates == 1 and agent.origin is not None and agent.publishable:
-            publisher.start(agent.snapshot())  # the rollouts act by it from the first episode on
+        if publisher.due(agent):
+            publisher.start(agent.snapshot())  # a warm start: the rollouts act by it from the first episode on
         learner.run(stop, beat)
         feed.ask_to_stop()
         logger.info("stopping at step %d", agent.updates)

@@ -34,7 +34,7 @@ class PublicationSchedule:
     published_updates
         Updates at the last publication; 0 before the first.
     published_at
-        When that was, on the caller's monotonic clock.
+        When that was, or when the trainer began, on the caller's monotonic clock; minus infinity: the first is overdue.
     not_before
         No attempt before this, on the same clock.
     """
@@ -108,9 +108,9 @@ class Publisher:
         if self._failure is not None:
             raise self._failure
 
-    def due(self, updates: int) -> bool:
-        """Whether the schedule wants a publication now, and none is in flight."""
-        return not self.busy and self._schedule.due(updates, time.monotonic())
+    def due(self, agent: Agent) -> bool:
+        """Whether the schedule wants a publication now, `agent` can be published, and none is in flight."""
+        return not self.busy and agent.publishable and self._schedule.due(agent.updates, time.monotonic())
 
     def start(self, snapshot: Snapshot) -> None:
         """Publish `snapshot` in the background. None may be in flight."""
@@ -128,7 +128,7 @@ class Publisher:
         deadline = time.monotonic() + timeout_seconds
         self._join(deadline)
         self.check()
-        if not self.busy and agent.updates > self._schedule.published_updates:
+        if not self.busy and agent.publishable and agent.updates > self._schedule.published_updates:
             self.start(agent.snapshot())
             self._join(deadline)
         if self.busy:
