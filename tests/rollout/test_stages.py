@@ -5,15 +5,21 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from failing_environments import Misbehaving
 from fake_replay_api import FakeApi
-from scenario import pendulum
+from scenario import Scenario, counting, pendulum, simba_policy
 
+from gaitfleet.identity import episode_seed
 from gaitfleet.task import make_task
+from rollout.assignment import SimulatorSpecification
+from rollout.episode_record import Recorder
 from rollout.schedule import EvaluationSchedule, Policy
+from rollout.supervisor import SimulatorLimits
 
 pytest.importorskip("gymnasium", reason="the simulator of these tests is Pendulum")
 
@@ -54,3 +60,29 @@ def test_the_newest_policy_is_evaluated_again_in_a_new_stage() -> None:
     schedule.begin_stage(make_task(pendulum().task))
     assert [schedule.next(0) for _ in range(3)] == first
     assert first[2] is None
+
+
+def test_an_evaluation_episode_of_a_former_stage_is_not_played_again_in_the_new_one(tmp_path: Path) -> None:
+    experiment, marker = pendulum(evaluation={"episodes": 2}), tmp_path / "failed"
+    policy = Policy(1, simba_policy(make_task(experiment.task).description))
+    scenario = Scenario(
+        experiment,
+        role="evaluate",
+        schedule=EvaluationSchedule(experiment, lambda: policy),
+        make_environment=Misbehaving("hang", marker),
+        limits=SimulatorLimits(step_timeout_seconds=2.0),
+    )
+    specification = SimulatorSpecification(experiment.task, "evaluate", counting)
+    changed = threading.Event()
+
+    def done() -> bool:
+        if marker.exists() and not changed.is_set():
+            recorder = Recorder("test", "worker", specification, scenario.task)
+            scenario.supervisor.change(specification, scenario.task, recorder)
+            changed.set()
+        return len(scenario.outbox.bodies) >= 2
+
+    played = [episode.metadata.seed for episode in scenario.play_until(done)]
+    assert played == [episode_seed(experiment.seed, "evaluate", k) for k in range(2)]
+    assert scenario.supervisor.failures == {"step_timeout": 1}
+    assert scenario.value("episodes_dropped_total", reason="preempted_evaluation") == 1

@@ -249,9 +249,10 @@ class Supervisor:
 
     def _salvage(self, slot: SimulatorSlot, play: Play, reason: EndingReason) -> None:
         """Post what there is of an unfinished episode, or drop it by rule."""
-        if reason == "simulator_failure" and self._schedule.failed(play.plan):
+        former = slot.number in self._changes  # begun before the change: the schedule knows nothing of it any more
+        if reason == "simulator_failure" and not former and self._schedule.failed(play.plan):
             self._metrics.dropped("repeated", slot.recording.steps)
-        elif reason == "preempted" and play.plan.role == "evaluate":
+        elif play.plan.role == "evaluate" and (former or reason == "preempted"):
             self._metrics.dropped("preempted_evaluation", slot.recording.steps)
         elif self._limits.partial_episodes == "drop":
             self._metrics.dropped("partial", slot.recording.steps)
