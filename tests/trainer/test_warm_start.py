@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from gaitfleet.checkpoint import Checkpoint, decode_checkpoint, encode_checkpoint
 from gaitfleet.policy import RECENT_OBSERVATION, NumpyPolicy
@@ -105,6 +106,26 @@ def test_observations_of_another_task_fade_from_the_normaliser() -> None:
     agent.normalizer.count += 1e9
     agent.enter(1)
     assert float(agent.normalizer.count) == pytest.approx(2 * REMEMBERED_BATCHES)
+
+
+def test_returns_of_another_task_fade_from_the_scale_of_the_rewards() -> None:
+    """After a stage in which returns were twenty times as large, the new ones are spread again.
+
+    In place: a CUDA graph goes on with the tensors that it was recorded with.
+    """
+    agent = small_agent(algorithm={"reward_scaling": True, "batch_size": 2})
+    scale, returns = agent.reward_scale, torch.randn(64, generator=torch.Generator().manual_seed(0))
+    assert scale is not None
+    addresses = [tensor.data_ptr() for tensor in (scale.count, scale.squares, scale.largest)]
+    for _ in range(1000):
+        scale.update(100.0 * returns)
+    agent.enter(1)
+    scale.update(5.0 * returns)
+    assert float(scale.scale(5.0 * returns).std()) < 0.06, "the scale has not jumped"
+    for _ in range(5000):
+        scale.update(5.0 * returns)
+    assert float(scale.scale(5.0 * returns).std()) > 0.5
+    assert [tensor.data_ptr() for tensor in (scale.count, scale.squares, scale.largest)] == addresses
 
 
 def test_the_trainer_publishes_it_before_it_learns_and_then_resumes_its_own() -> None:

@@ -29,8 +29,8 @@ from trainer.transitions import Transitions, UpdateResult
 logger = logging.getLogger(__name__)
 
 REMEMBERED_BATCHES = 1000
-"""Of another task's observations the normaliser keeps the weight of this many batches: statistics that still hold do
-not jump, and others are right after a few thousand updates instead of never."""
+"""Of another task's observations and returns the statistics keep the weight of this many batches: those that still hold
+do not jump, and others are right after a few thousand updates instead of never."""
 
 RECENT_OBSERVATIONS = 64
 """Observations that are published for parameter noise: enough for a mean of its effect, a few tens of kilobytes."""
@@ -233,8 +233,11 @@ class Agent:
             self._forget()
 
     def _forget(self) -> None:
-        """Let the observations of another task fade from the normaliser: what never moved in 2D does in 3D."""
-        self.normalizer.forget(beyond=REMEMBERED_BATCHES * self.experiment.algorithm.batch_size)
+        """Let another task fade from the statistics: what never moved in 2D does in 3D, and returns are others."""
+        beyond = REMEMBERED_BATCHES * self.experiment.algorithm.batch_size
+        self.normalizer.forget(beyond=beyond)
+        if self.reward_scale is not None:
+            self.reward_scale.forget(beyond=beyond)
 
     def _decode(self, body: bytes) -> Checkpoint:
         checkpoint = decode_checkpoint(body)

@@ -98,7 +98,7 @@ class RewardScale(RunningMoments):
     Parameters
     ----------
     largest
-        float64 []. Largest absolute return seen.
+        float64 []. Largest absolute return seen, since it last forgot.
     bound
         What that return comes out as at most.
     """
@@ -111,6 +111,15 @@ class RewardScale(RunningMoments):
         """Statistics of nothing."""
         zero = torch.zeros(1, dtype=torch.float64, device=device)
         return cls(zero.squeeze(0).clone(), zero, zero.clone(), zero.squeeze(0).clone(), bound)
+
+    def forget(self, *, beyond: int) -> None:
+        """As the moments do; the largest return begins anew.
+
+        A maximum has no weight that could fade. Each batch is seen before it is scaled, so that what is learned from
+        stays within the bound, and the scale falls at once no further than to the deviation.
+        """
+        super().forget(beyond=beyond)
+        self.largest.zero_()
 
     def update(self, return_so_far: Tensor) -> None:
         """Merge the returns so far of a batch, [B]."""
