@@ -21,7 +21,7 @@ def lr_find(fleet: Fleet, tmp_path: Path, *options: str) -> tuple[int, str, str]
 def test_the_loss_falls_and_grows_again_and_the_suggestion_is_below_its_least(fleet: Fleet, tmp_path: Path) -> None:
     for seed in range(4):
         assert fleet.post(fleet.play(seed=seed, steps=60)).status_code == 201
-    status, output, errors = lr_find(fleet, tmp_path, "--steps", "120", "--batches", "16", "--highest", "100", "--json")
+    status, output, errors = lr_find(fleet, tmp_path, "--steps", "120", "--batches", "1", "--highest", "100", "--json")
     assert status == 0, errors
     found = json.loads(output)
     assert found["diverged"], "no network learns with a learning rate of 100"
