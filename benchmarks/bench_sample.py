@@ -36,7 +36,7 @@ from bare_sender import BATCH_SIZE, BareReader
 from floors import Floor, missed
 from noise import EPISODE_STEPS, episode_of, experiment_of, run_of
 from reverb_process import ReverbProcess
-from serving import LagProbe, Served, machine, served
+from serving import LagProbe, Served, machine, said, served
 
 from gaitfleet.client import ReplayClient
 from gaitfleet.experiment import parse_experiment
@@ -109,7 +109,7 @@ class BusyResult:
         while_stored = f"while {BUSY_EPISODES_PER_SECOND} episodes/s are stored"
         return [
             Floor(f"{while_stored}, of idle", self.busy_of_idle, least=self.floor),
-            Floor(f"{while_stored}, timers late by 20 ms", self.event_loop["late_timers"], most=0),
+            Floor(f"{while_stored}, event loop blocked for 20 ms, times", self.event_loop["blocked_timers"], most=0),
         ]
 
 
@@ -322,8 +322,7 @@ def report(results: list[Result], busy: BusyResult, reverb: dict[str, float] | N
     print(
         f"while {busy.episodes_per_second:.0f} episodes/s are stored: {busy.busy_per_second:,.0f}/s, idle "
         f"{busy.idle_per_second:,.0f}/s, ratio {with_floor(busy.busy_of_idle, busy.floor)}; "
-        f"{busy.event_loop['late_timers']:.0f} of {busy.event_loop['timers']:.0f} timers of the event loop late, worst "
-        f"{busy.event_loop['worst_seconds_at_most']:g} s"
+        f"event loop: {said(busy.event_loop)}"
     )
     if asked and not reverb:
         print("Reverb: it was not ready, or did not end its turn, in time")

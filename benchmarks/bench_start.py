@@ -23,7 +23,7 @@ from typing import Any
 import pymongo
 from floors import Floor, missed
 from recorded import Copies, experiment_of, play
-from serving import LagProbe, Served, machine, resident_bytes, served
+from serving import LagProbe, Served, machine, resident_bytes, said, served
 
 from gaitfleet.client import ReplayClient
 from gaitfleet.errors import ApiUnavailableError, LimitedError
@@ -136,8 +136,7 @@ def report(result: Result) -> None:
         f"{result.resident_bytes_per_transition:.0f}\n"
         f"processor time                {result.cpu_seconds['api']:8.1f} s of the API, "
         f"{result.cpu_seconds['database']:.1f} s of the database\n"
-        f"event loop                    {result.event_loop['late_timers']:.0f} of {result.event_loop['timers']:.0f} "
-        f"timers late, worst {result.event_loop['worst_seconds_at_most']:g} s"
+        f"event loop                    {said(result.event_loop)}"
     )
 
 

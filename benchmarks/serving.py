@@ -7,7 +7,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -128,26 +128,44 @@ def resident_bytes(process: subprocess.Popen[bytes]) -> int:
 
 
 class LagProbe:
-    """How late the API's event loop was between two moments, as the API itself has measured it."""
+    """How late the API's event loop was between two moments, and by its own work, as the API itself has measured it."""
 
     def __init__(self, system: Served) -> None:
         self._system = system
-        self._before = _lag_buckets(system.metrics())
+        self._before = _buckets(system.metrics())
 
     def read(self) -> dict[str, float]:
-        """Since this was made: the bucket that the worst lateness lies in, the share of the time, in s, that the loop
-        was later than `MAX_LAG_SECONDS`, and the machine's load at the end."""
-        after = _lag_buckets(self._system.metrics())
-        counts = {bound: after[bound] - self._before.get(bound, 0.0) for bound in after}
-        total = counts[float("inf")]
-        late = total - counts[MAX_LAG_SECONDS]
-        worst = min(bound for bound, count in counts.items() if count == total)
-        return {"timers": total, "late_timers": late, "worst_seconds_at_most": worst, "load_1m": os.getloadavg()[0]}
+        """Since this was made: timers, those later than `MAX_LAG_SECONDS` and those for which the API itself worked so
+        long, the buckets in which the worst of both lie, in s, and the machine's load at the end."""
+        after = _buckets(self._system.metrics())
+        read = {"load_1m": os.getloadavg()[0]}
+        for name, late, worst in (
+            ("lag", "late_timers", "worst_seconds_at_most"),
+            ("busy", "blocked_timers", "worst_blocked_seconds_at_most"),
+        ):
+            counts = {bound: count - self._before[name].get(bound, 0.0) for bound, count in after[name].items()}
+            read["timers"] = counts[float("inf")]
+            read[late] = read["timers"] - counts[MAX_LAG_SECONDS]
+            read[worst] = min(bound for bound, count in counts.items() if count == read["timers"])
+        return read
 
 
-def _lag_buckets(metrics: dict[str, float]) -> dict[float, float]:
-    pattern = re.compile(r'rl_api_event_loop_lag_seconds_bucket\{le="(.*)"\}')
-    return {float(found[1]): value for name, value in metrics.items() if (found := pattern.fullmatch(name))}
+def said(event_loop: Mapping[str, float]) -> str:
+    """What a probe has read, in words."""
+    late, blocked, timers = (event_loop[f"{name}timers"] for name in ("late_", "blocked_", ""))
+    return (
+        f"of {timers:.0f} timers {late:.0f} late by 20 ms (worst {event_loop['worst_seconds_at_most']:g} s), "
+        f"{blocked:.0f} by its own work (worst {event_loop['worst_blocked_seconds_at_most']:g} s)"
+    )
+
+
+def _buckets(metrics: dict[str, float]) -> dict[str, dict[float, float]]:
+    """Observations by upper bound, of the event loop's lag and of how busy it was."""
+    found: dict[str, dict[float, float]] = {"lag": {}, "busy": {}}
+    for name, value in metrics.items():
+        if match := re.fullmatch(r'rl_api_event_loop_(lag|busy)_seconds_bucket\{le="(.*)"\}', name):
+            found[match[1]][float(match[2])] = value
+    return found
 
 
 def machine() -> dict[str, Any]:

@@ -64,8 +64,10 @@ REPLAY_API = Dashboard(
                 ),
                 lines(
                     "Event loop lag",
-                    "How late a timer ran: everybody waits for so long. Nothing takes the loop for 20 ms.",
+                    "How late a timer ran: everybody waits for so long. Nothing takes the loop for 20 ms. Lag while "
+                    "the process is not busy is waiting for a core: other pods, or a CPU limit.",
                     *quantiles("rl_api_event_loop_lag_seconds", HERE, 0.5, 0.99, 0.999),
+                    *((q, f"{name} busy") for q, name in quantiles("rl_api_event_loop_busy_seconds", HERE, 0.999)),
                     unit="s",
                     minimum=0.0,
                     thresholds=((GREEN, None), (YELLOW, 0.02), (RED, 0.25)),

@@ -174,13 +174,21 @@ def test_the_replay_api_reaches_the_bucket_where_it_is(render: Render, values_se
 
 
 def test_a_pod_that_is_its_own_identity_may_ask_for_it(render: Render) -> None:
-    def metadata_servers(*arguments: str) -> list[str]:
-        rules = render(*values("external-mongo-s3"), *arguments).one("NetworkPolicy", "replay-api")["spec"]["egress"]
+    def token_service(*arguments: str) -> tuple[bool, list[str]]:
+        """Whether HTTPS is open to everywhere, as AWS's token service needs it, and which metadata servers are."""
+        where = *values("external-mongo-s3"), "--set", "checkpoints.endpointUrl=http://minio.storage:9000"
+        rules = render(*where, *arguments).one("NetworkPolicy", "replay-api")["spec"]["egress"]
         blocks = [peer["ipBlock"]["cidr"] for rule in rules for peer in rule.get("to", []) if "ipBlock" in peer]
-        return blocks if {"port": 443, "protocol": "TCP"} in [port for rule in rules for port in rule["ports"]] else []
+        return {"ports": [{"port": 443, "protocol": "TCP"}]} in rules, blocks
 
-    assert metadata_servers() == []
-    assert metadata_servers("--set", "checkpoints.existingSecret=") == ["169.254.169.254/32", "169.254.170.23/32"]
+    assert token_service() == (False, [])
+    assert token_service("--set", "checkpoints.existingSecret=") == (True, ["169.254.169.254/32", "169.254.170.23/32"])
+
+
+def test_more_peers_of_the_replay_api_are_reached_on_any_port(render: Render) -> None:
+    peer = "networkPolicy.apiTo[0].ipBlock.cidr=10.0.0.7/32"
+    policy = render("--set", peer).one("NetworkPolicy", "replay-api")
+    assert {"to": [{"ipBlock": {"cidr": "10.0.0.7/32"}}]} in policy["spec"]["egress"]
 
 
 def test_everybody_finds_the_name_server_who_needs_it(render: Render) -> None:

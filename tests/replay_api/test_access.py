@@ -205,7 +205,6 @@ def test_metrics_have_bounded_labels(fleet: Fleet) -> None:
         assert line in text
     assert 'route="/v1/runs/{run}/episodes"' in text
     assert "does-not-exist" not in text
-    assert "rl_api_event_loop_lag_seconds" in text
     assert 'rl_mongo_command_duration_seconds_count{command="insert"}' in text
 
 

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import socket
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+from types import SimpleNamespace
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
+from pymongo import MongoClient
 
-from replay_api.services import registry
+from replay_api.services import loading, registry
 from replay_api.services.following import Following
 from replay_api.services.opening import Stores
 from replay_api.services.recent import RecentKeys
@@ -26,7 +32,7 @@ STEPS = 30
 
 def counts(fleet: Fleet) -> tuple[int, int]:
     """Transitions that the limiter counts as inserted, and those in memory."""
-    status = fleet.http.get(f"{fleet.path}/status").json()
+    status = fleet.status()
     return status["limits"]["inserted"], status["transitions_held"]
 
 
@@ -106,38 +112,62 @@ def test_a_run_that_is_opened_again_remembers_what_retention_has_deleted(setting
     assert after["environment_steps"] == 40 * STEPS
 
 
-def test_a_key_is_known_until_the_next_search_has_looked_back_however_long_the_last_one_took() -> None:
+async def test_what_is_taken_in_while_a_long_search_runs_is_known_to_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
     recent = RecentKeys(seconds=0.1)
-    began = time.monotonic()
-    recent.add("taken in while a search ran")
-    time.sleep(0.2)
-    recent.expire(began)
-    assert recent.keep(["taken in while a search ran"]) == []
+    opened: Any = SimpleNamespace(recent=recent, unsettled=True, followed={}, planned_at=datetime.now(UTC))
 
-
-async def test_a_replica_says_that_it_lives_while_it_waits_for_an_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("replay_api.services.following.BEAT_SECONDS", 0.05)
-    beats = 0
-
-    class Replicas:
-        async def beat(self, name: str) -> None:
-            nonlocal beats
-            beats += 1
+    async def slow(*_: object) -> None:
+        recent.add("taken in meanwhile")
+        await asyncio.sleep(0.3)
 
     class Clock:
         async def ask(self) -> None:
-            await asyncio.sleep(3600)
+            pass
 
         def earliest(self) -> datetime:
             return datetime.now(UTC)
 
+    class Replicas:
+        async def beats(self) -> dict[str, int]:
+            return {}
+
+    monkeypatch.setattr(loading, "follow", slow)
     unused: Any = None
-    following = Following(Replicas(), unused, Clock(), 0)  # type: ignore[arg-type]
-    tasks = [
-        asyncio.ensure_future(following.search(unused, "new", 0)),
-        asyncio.ensure_future(following.keep_announcing()),
-    ]
-    await asyncio.sleep(0.5)
-    for task in tasks:
-        task.cancel()
-    assert beats >= 3
+    await Following(Replicas(), unused, Clock(), 0).search(opened, "new", 0)  # type: ignore[arg-type]
+    assert recent.keep(["taken in meanwhile"]) == []
+
+
+def test_a_replica_whose_look_at_a_run_hangs_goes_on_saying_that_it_lives(
+    settings: Settings, mongodb_uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hung = threading.Event()
+
+    async def hang(*_: object) -> None:
+        hung.set()
+        await asyncio.sleep(3600)
+
+    monkeypatch.setattr(registry.RunRegistry, "look", hang)
+    with serve(settings) as url, Fleet(url) as fleet, MongoClient[dict[str, Any]](mongodb_uri) as client:
+        assert fleet.post(fleet.play()).status_code == 201
+        assert hung.wait(30)
+        replicas = client[settings.mongodb_database]["replicas"]
+
+        def beats() -> int:
+            (replica,) = replicas.find()
+            return int(replica["beats"])
+
+        before = beats()
+        until(lambda: beats() >= before + 2, "it is silent")
+
+
+def test_batches_that_are_granted_to_somebody_who_has_left_are_given_back(fleet: Fleet) -> None:
+    request = json.dumps({"batches": 4, "batch_size": 16, "discount": 0.5, "wait_seconds": 20}).encode()
+    with socket.create_connection(urlsplit(fleet.url).netloc.split(":")) as left:
+        lines = f"POST {fleet.path}/batches HTTP/1.1", "Host: api", "Content-Type: application/json"
+        left.sendall("\r\n".join([*lines, f"Content-Length: {len(request)}", "\r\n"]).encode() + request)
+        until(lambda: fleet.get("/limits").json()["waiting_samplers"] == 1, "it does not wait")
+    assert fleet.post(fleet.play()).status_code == 201
+    until(lambda: fleet.get("/limits").json()["waiting_samplers"] == 0, "it waits still")
+    until(lambda: fleet.get("/limits").json()["sampled"] == 0, "its samples are counted")
+    assert fleet.batches(batches=2)
+    assert fleet.get("/limits").json()["sampled"] == 32

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import socket
+import threading
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 
 from replay_api.errors import UnavailableError
 from replay_api.metrics import Metrics
 from replay_api.settings import Settings
+from replay_api.storage import s3_objects
 from replay_api.storage.checkpoint_store import open_store
 from replay_api.storage.objects import CheckpointStore, ObjectExistsError, ObjectMissingError
 
@@ -61,6 +67,60 @@ async def test_a_store_that_is_away_is_told_as_unavailable() -> None:
     async with open_store(away, Metrics()) as opened:
         with pytest.raises(UnavailableError, match="the checkpoint store did not get"):
             await opened.get("runs/a/1")
+
+
+def at(port: int) -> Settings:
+    return Settings(
+        authentication="none",
+        checkpoint_store="s3://bucket/prefix",
+        s3_endpoint_url=f"http://127.0.0.1:{port}",
+        s3_access_key_id=SecretStr("key"),
+        s3_secret_access_key=SecretStr("secret"),
+    )
+
+
+async def test_a_server_that_never_answers_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(s3_objects, "OPERATION_SECONDS", 1.0)
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # the kernel takes connections, nobody reads
+        async with open_store(at(silent.getsockname()[1]), Metrics()) as opened:
+            with pytest.raises(UnavailableError, match="did not put"):
+                await opened.put_new("runs/a/1", b"x")
+
+
+@contextmanager
+def answering(answer: bytes) -> Iterator[Settings]:
+    """An S3 server that says the same to everybody and hangs up."""
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            self.wfile.write(answer)
+            self.close_connection = True
+
+        do_PUT = do_GET
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield at(server.server_port)
+        server.shutdown()
+
+
+async def test_a_body_that_breaks_off_is_told_as_unavailable() -> None:
+    with answering(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\nhalf of it") as settings:
+        async with open_store(settings, Metrics()) as opened:
+            with pytest.raises(UnavailableError, match="the checkpoint store did not get"):
+                await opened.get("runs/a/1")
+
+
+async def test_a_conflict_with_another_upload_does_not_count_as_stored() -> None:
+    error = b"<Error><Code>ConditionalRequestConflict</Code><Message>try again</Message></Error>"
+    head = f"HTTP/1.1 409 Conflict\r\nContent-Type: application/xml\r\nContent-Length: {len(error)}\r\n\r\n"
+    with answering(head.encode() + error) as settings:
+        async with open_store(settings, Metrics()) as opened:
+            with pytest.raises(UnavailableError, match="ConditionalRequestConflict"):
+                await opened.put_new("runs/a/1", b"x")
 
 
 async def test_a_torn_file_is_never_seen_and_cleaned_up(tmp_path: Path) -> None:

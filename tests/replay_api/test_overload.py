@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import select
 import socket
 import subprocess
@@ -17,6 +18,7 @@ import psutil
 import pytest
 
 from gaitfleet.command.processes import free_port
+from replay_api.services.retention import Retention
 from replay_api.settings import Settings
 from tests.conftest import serve
 from tests.replay_api.fleet import Fleet
@@ -122,3 +124,27 @@ def test_a_body_of_an_unknown_sender_is_not_read(settings: Settings) -> None:
     with serve(guarded) as url:
         answer = httpx.post(f"{url}/v1/runs/run/lease", content=b"{", headers={"Content-Type": "application/json"})
     assert (answer.status_code, answer.headers["www-authenticate"]) == (401, "Bearer")
+
+
+def test_lag_by_work_of_its_own_is_told_from_waiting_for_a_core(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def spin(seconds: float) -> None:
+        ends = time.thread_time() + seconds
+        while time.thread_time() < ends:
+            pass
+
+    def late(metrics: str, name: str) -> float:
+        counts = dict(re.findall(rf'rl_api_event_loop_{name}_seconds_bucket{{le="(.*)"}} (.*)', metrics))
+        return float(counts["+Inf"]) - float(counts["0.2"])
+
+    with serve(settings) as url, Fleet(url) as fleet:
+        counted = [[late(httpx.get(f"{url}/metrics").text, name) for name in ("lag", "busy")]]
+        for wait in (spin, time.sleep):  # asleep, it does nothing, as one that waits for a core
+            monkeypatch.setattr(Retention, "consider", lambda *_, wait=wait: wait(0.3))
+            assert fleet.post(fleet.play()).status_code == 201
+            counted.append([late(httpx.get(f"{url}/metrics").text, name) for name in ("lag", "busy")])
+    (_, before), (lag_busy, busy), (lag_asleep, asleep) = counted
+    assert busy > before
+    assert lag_asleep > lag_busy
+    assert asleep == busy

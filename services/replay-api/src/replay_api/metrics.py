@@ -88,6 +88,12 @@ class Metrics:
         self.loop_lag = self._histogram(
             "rl_api_event_loop_lag_seconds", "How late a timer of the event loop ran, every 5 ms.", [], _LAG_SECONDS
         )
+        self.loop_busy = self._histogram(
+            "rl_api_event_loop_busy_seconds",
+            "How much of the event loop's lag is processor time of this process; the rest is waiting for a core.",
+            [],
+            _LAG_SECONDS,
+        )
         build = self._gauge("rl_build_info", "1 for every process; the version is a label.", ["component", "version"])
         build.labels("replay-api", __version__).set(1)
 

@@ -112,8 +112,8 @@ class Streamed(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send."""
         gone = asyncio.ensure_future(_disconnected(receive))
-        await asyncio.sleep(0)  # it begins to look; sending to somebody who has left waits for nothing
         try:
+            await asyncio.sleep(0)  # it begins to look; sending to somebody who has left waits for nothing
             await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
             async for piece in self._pieces:
                 if gone.done():

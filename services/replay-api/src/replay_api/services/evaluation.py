@@ -52,11 +52,13 @@ class Evaluations:
                 return
             self._metrics.evaluation_return.labels(opened.run).set(mean_score)
             # several may be stored before the first of them is noted, and the last one noted twice
-            counted = 0 if before is None or before.evaluation_stage != stage else before.evaluation_episodes
-            if counted < needed and (before is not None or len(episodes) == needed):
-                await self._events.add(
-                    opened.run, "evaluation_finished", policy_version=policy_version, **figures_of(episodes)
-                )
+            if before is None:  # no longer kept: only the history knows
+                ended = await self._events.has(opened.run, "evaluation_finished", policy_version=policy_version)
+            else:
+                ended = before.evaluation_stage == stage and before.evaluation_episodes >= needed
+            if not ended:
+                figures = figures_of(episodes)
+                await self._events.add(opened.run, "evaluation_finished", policy_version=policy_version, **figures)
             if before is not None:
                 await self._choose_best(opened, needed)
 

@@ -29,6 +29,10 @@ class EventLog:
         """Keep an event."""
         await self._store.append(run, kind, data)
 
+    async def has(self, run: str, kind: str, **data: Any) -> bool:
+        """Whether an event of this kind with these particulars, and maybe others, is in the history."""
+        return any(data.items() <= event.data.items() for event in await self._store.page(run, None, kind, None))
+
     def rejected(self, run: str) -> dict[str, int]:
         """Refused episodes by reason, since the start."""
         return dict(self._rejected.get(run, {}))

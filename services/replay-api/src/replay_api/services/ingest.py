@@ -72,7 +72,6 @@ class Ingest:
             detail = "the trainer is behind and inserts are limited: " + opened.limiter.explain(1)
             raise LimitedError(detail, reason="inserts_limited", retry_after_seconds=2)
         # Shielded: once the insert is sent, the episode must also reach the memory, whatever becomes of the request.
-        checked.summary.stored_at = self._clock.now()
         stored = await asyncio.shield(asyncio.ensure_future(self._keep_alone(opened, checked)))
         summary = checked.summary
         return EpisodeReceipt(episode_id=summary.episode_id, stored=stored, transitions=summary.transitions)
@@ -123,8 +122,8 @@ class Ingest:
     async def _keep_alone(self, opened: OpenRun, checked: Checked) -> bool:
         """One post of an episode at a time: two could not tell which of them has stored it, and admit it twice."""
         key = key_of(opened.run, checked.summary.episode_id)
-        turn = self._turns.get(key) or self._turns.setdefault(key, asyncio.Lock())
-        async with turn:
+        async with self._turns.setdefault(key, asyncio.Lock()):
+            checked.summary.stored_at = self._clock.now()
             return await self._keep(opened, checked)
 
     async def _keep(self, opened: OpenRun, checked: Checked) -> bool:

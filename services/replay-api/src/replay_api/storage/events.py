@@ -34,13 +34,13 @@ class EventStore:
             await self._events.insert_one(document)
         return event
 
-    async def page(self, run: str, after: str | None, kind: str | None, limit: int) -> list[Event]:
-        """Events, oldest first."""
+    async def page(self, run: str, after: str | None, kind: str | None, limit: int | None) -> list[Event]:
+        """Events, oldest first; all of them without a limit."""
         query: Document = {"run": run, "_id": {"$gt": f"{run}/{after or ''}", "$lt": f"{run}0"}}
         if kind is not None:
             query["kind"] = kind
         async with asking("list events"):
-            documents = await self._events.find(query).sort("_id", 1).limit(limit).to_list(limit)
+            documents = await self._events.find(query).sort("_id", 1).limit(limit or 0).to_list(limit)
         return [_event(document) for document in documents]
 
 

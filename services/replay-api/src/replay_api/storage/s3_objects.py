@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator
@@ -19,6 +20,10 @@ from replay_api.errors import UnavailableError
 from replay_api.metrics import Metrics
 from replay_api.settings import Settings
 from replay_api.storage.objects import ObjectExistsError, ObjectMissingError
+
+OPERATION_SECONDS = 100.0
+"""Of one operation with its attempts, each of which may read for 30 s. The client has no limit of its own for a server
+that takes the connection and never says that a body may come (``100 Continue``)."""
 
 _log = logging.getLogger(__name__)
 
@@ -76,7 +81,8 @@ class S3Store:
     async def _asking(self, operation: str, key: str) -> AsyncIterator[None]:
         began = time.monotonic()
         try:
-            yield
+            async with asyncio.timeout(OPERATION_SECONDS):
+                yield
         except ClientError as error:
             code = str(error.response.get("Error", {}).get("Code", "unknown"))
             if operation == "put" and code in _EXISTS:
