@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import sys
 
 KEPT_BYTES = 64 << 20
 """Freed memory that stays with the process. glibc returns it from a megabyte or two, and to take 2.4 MB back, page by
@@ -18,6 +19,10 @@ them stops everything for 0.2 s; by Python's own thresholds that was every few s
 behind, which the rounds over young objects find. So the full round is a safeguard: with these it comes after ten
 million objects that were made and not freed."""
 
+SWITCH_SECONDS = 0.001
+"""After so long a thread hands the interpreter to another that waits for it. The event loop gives it away half a dozen
+times while it copies an episode into the memory, and the thread that checks episodes kept it for Python's 5 ms."""
+
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
 
@@ -27,6 +32,7 @@ def tune() -> None:
     if mallopt is not None:
         mallopt(_M_TRIM_THRESHOLD, KEPT_BYTES)
         mallopt(_M_MMAP_THRESHOLD, MAPPED_BYTES)
+    sys.setswitchinterval(SWITCH_SECONDS)
     gc.set_threshold(*GARBAGE_THRESHOLDS)
     gc.collect()
     gc.freeze()
