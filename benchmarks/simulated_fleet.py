@@ -19,6 +19,12 @@ from gaitfleet.errors import ApiError, ApiUnavailableError, LimitedError
 LONG_POLL_SECONDS = 20.0
 """As the rollout service asks."""
 
+POLLS_PER_SECOND = 40
+"""Polls that do not wait, to see how long one takes."""
+
+SLOW_POLL_SECONDS = 0.05
+"""Most of them must be quicker."""
+
 
 @dataclass(frozen=True, slots=True)
 class Post:
@@ -60,6 +66,8 @@ class Orders:
         Episodes a second of the whole fleet; a worker that is behind posts as fast as it is answered.
     due
         Episodes that were to be posted so far.
+    polls, slow_polls
+        Polls that did not wait so far, and those that took longer than `SLOW_POLL_SECONDS`.
     """
 
     url: str
@@ -68,15 +76,16 @@ class Orders:
     workers: int
     pace: Synchronized[float]
     due: Synchronized[int]
+    polls: Synchronized[int]
+    slow_polls: Synchronized[int]
     stop: Event
 
 
 def play(orders: Orders, numbers: range, journals: Queue[Journal]) -> None:
     """The workers of one process, until they are stopped; a journal at the end."""
     journal = Journal()
-    etags: dict[int, str | None] = dict.fromkeys(numbers)
     threads = [
-        threading.Thread(target=work, args=(orders, number, etags, journal), daemon=True)
+        threading.Thread(target=work, args=(orders, number, journal), daemon=True)
         for number in numbers
         for work in (_post, _follow)
     ]
@@ -88,19 +97,40 @@ def play(orders: Orders, numbers: range, journals: Queue[Journal]) -> None:
     journals.put(journal)
 
 
+def probe(orders: Orders, journals: Queue[Journal]) -> None:
+    """Poll again and again, in a process of its own: hundreds of workers to a process wait for its interpreter, too."""
+    journal, client, etag = Journal(), _client(orders), None
+    due = time.monotonic()
+    while not orders.stop.wait(max(0.0, due - time.monotonic())):
+        due = max(due + 1 / POLLS_PER_SECOND, time.monotonic())
+        began = time.monotonic()
+        try:
+            answer = client.get_policy(etag)
+        except ApiError as error:
+            journal.failures.append(repr(error))
+            continue
+        if answer is not None:  # what brings a policy is not counted
+            etag = answer.etag
+            continue
+        now = time.monotonic()
+        journal.polls.append((now, now - began))
+        orders.polls.value += 1
+        orders.slow_polls.value += now - began > SLOW_POLL_SECONDS
+    journals.put(journal)
+
+
 def _client(orders: Orders) -> ReplayClient:
     # a thousand clients in few processes: certificates, which this address does not need, are not read by each of them
     return ReplayClient(orders.url, run=orders.run, attempts=1, transport=httpx.HTTPTransport(verify=False))
 
 
-def _post(orders: Orders, number: int, etags: dict[int, str | None], journal: Journal) -> None:
-    """Episodes at the worker's pace; before each, at a moment that no publication has to do with, a poll."""
+def _post(orders: Orders, number: int, journal: Journal) -> None:
+    """Episodes at the worker's pace."""
     client, backoff = _client(orders), Backoff()
     since = time.monotonic()
     while _due(orders, since):
         since = time.monotonic()
         body = orders.copies.body(worker=f"worker-{number}")
-        _poll(client, etags[number], journal)
         refusals = 0
         while not orders.stop.is_set():
             began = time.monotonic()
@@ -140,31 +170,18 @@ def _due(orders: Orders, since: float) -> bool:
     return True
 
 
-def _poll(client: ReplayClient, etag: str | None, journal: Journal) -> None:
-    """Ask for a newer policy without waiting for one; what brings one is not counted."""
-    began = time.monotonic()
-    try:
-        answer = client.get_policy(etag)
-    except ApiError as error:
-        journal.failures.append(repr(error))
-        return
-    if answer is None:
-        now = time.monotonic()
-        journal.polls.append((now, now - began))
-
-
-def _follow(orders: Orders, number: int, etags: dict[int, str | None], journal: Journal) -> None:
+def _follow(orders: Orders, number: int, journal: Journal) -> None:
     """Wait for policies, as the rollout service does."""
-    client, backoff = _client(orders), Backoff()
+    client, backoff, etag = _client(orders), Backoff(), None
     orders.stop.wait(random.random() * 5)
     while not orders.stop.is_set():
         try:
-            answer = client.get_policy(etags[number], wait_seconds=LONG_POLL_SECONDS)
+            answer = client.get_policy(etag, wait_seconds=LONG_POLL_SECONDS)
         except ApiError as error:
             journal.failures.append(repr(error))
             orders.stop.wait(backoff.next_seconds(at_least=0.1))
             continue
         if answer is not None:
-            etags[number] = answer.etag
+            etag = answer.etag
             journal.arrivals.append((answer.version, time.monotonic()))
         backoff.reset()
