@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import statistics
 import threading
@@ -108,6 +109,24 @@ async def test_after_a_jump_of_the_databases_clock_both_times_are_searched_from(
     for _ in range(3):
         await clock.ask()
     assert abs(clock.earliest() - clock.now()) < timedelta(minutes=1)
+
+
+async def test_slow_answers_do_not_move_the_databases_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("replay_api.storage.mongo.CLOCK_SECONDS", 0.0)
+
+    class Busy:
+        seconds = 0.0
+
+        async def command(self, name: str) -> dict[str, Any]:
+            told = datetime.now(UTC)
+            await asyncio.sleep(self.seconds)
+            return {"localTime": told}
+
+    server = Busy()
+    clock = DatabaseClock(cast(Database, server))
+    for server.seconds in (0.0, 0.4, 0.2):
+        await clock.ask()
+        assert abs(clock.now() - datetime.now(UTC)) < timedelta(milliseconds=50)
 
 
 @pytest.mark.faults

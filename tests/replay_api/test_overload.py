@@ -21,6 +21,7 @@ from gaitfleet.command.processes import free_port
 from replay_api.services.retention import Retention
 from replay_api.settings import Settings
 from tests.conftest import serve
+from tests.faults.observed import until
 from tests.replay_api.fleet import Fleet
 
 MIB = 1 << 20
@@ -89,6 +90,18 @@ def test_beyond_the_budget_posts_are_told_to_come_back_and_memory_stays(server: 
             connection.sendall(half)
         assert [connection.recv(12) for connection in begun] == [b"HTTP/1.1 422"] * PLACES
         assert fleet.post(fleet.play()).status_code == 201
+
+
+def test_more_episodes_than_the_database_can_be_waited_for_are_refused_unread(settings: Settings) -> None:
+    few = settings.model_copy(update={"max_concurrent_episodes": 3})
+    with serve(few) as url, Fleet(url) as fleet, ExitStack() as stack:
+        path, kind = f"{fleet.path}/episodes", "application/x-safetensors"
+        begun = [stack.enter_context(send_part(url, path, bytes(MIB), kind)) for _ in range(4)]
+        (refused,) = select.select(begun, [], [], 30)[0]
+        assert refused.recv(12) == b"HTTP/1.1 429"
+        assert fleet.post(fleet.play()).json()["detail"].startswith("3 of 3 episodes are being worked on")
+        begun[begun[0] is refused].close()
+        until(lambda: fleet.post(fleet.play()).status_code == 201, "a place that was left is not given again")
 
 
 def test_json_beyond_the_budget_waits_too(server: tuple[str, psutil.Process]) -> None:

@@ -56,6 +56,7 @@ class Context:
     registry: RunRegistry
     forks: Forks
     ingest: Ingest
+    ingest_places: Admission
     ingest_admission: Admission
     upload_admission: Admission
     batches: BatchService
@@ -138,6 +139,7 @@ def _assemble(
             working,
             stores.clock,
         ),
+        ingest_places=Admission(settings.max_concurrent_episodes, "episodes"),
         ingest_admission=Admission(settings.max_inflight_bytes, "bytes of episodes"),
         upload_admission=Admission(2 * settings.max_checkpoint_bytes, "bytes of checkpoints"),
         batches=BatchService(metrics, settings, sampling, stop),

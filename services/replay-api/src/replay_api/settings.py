@@ -82,6 +82,12 @@ class Settings(BaseSettings):
         description="Episode bytes worked on at once, counted twice as sent and once decompressed, and as much of "
         "JSON; then 429. One episode must fit.",
     )
+    max_concurrent_episodes: int = Field(
+        default=128,
+        ge=1,
+        description="Episodes taken in at once; then 429. More would only wait for the database, longer than a request "
+        "may take.",
+    )
     max_concurrent_samples: int = Field(default=64, ge=1, description="Sample requests served at once; then 429.")
     max_sample_bytes: int = Field(default=1 << 30, ge=1 << 20, description="Size of one answer with batches.")
     max_timestep_values: int = Field(

@@ -37,6 +37,7 @@ EpisodePath = Annotated[UUID, Path(description="Id of the episode.")]
 async def post_episode(request: Request, opened: CurrentRun, context: CurrentContext) -> Response:
     limits, admission = context.settings, context.ingest_admission
     with ExitStack() as held:
+        held.enter_context(context.ingest_places.take(1))
         # as received, and as much again for what is made of it
         held.enter_context(admission.take(2 * declared_bytes(request, limits.max_episode_bytes)))
         try:

@@ -163,7 +163,9 @@ class DatabaseClock:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._answers: deque[tuple[float, float]] = deque(maxlen=3)  # when it was asked, and how far ahead it was
+        self._asked_at = 0.0
+        self._uncertainty = 0.0
+        self._ahead: deque[float] = deque(maxlen=3)  # of the monotonic clock, by the latest answers
 
     async def ask(self) -> None:
         """Learn the time, unless that was done a moment ago.
@@ -174,21 +176,32 @@ class DatabaseClock:
             When the database does not answer.
         """
         began = time.monotonic()
-        if self._answers and began < self._answers[-1][0] + CLOCK_SECONDS:
+        if self._ahead and began < self._asked_at + CLOCK_SECONDS:
             return
         async with asking("tell the time"):
             answer = await self._database.command("hello")
-        asked_at = time.monotonic()
-        self._answers.append((asked_at, answer["localTime"].timestamp() - (began + asked_at) / 2))
+        self._asked_at = time.monotonic()
+        told = answer["localTime"].timestamp()  # whole milliseconds, cut off
+        self._learn(told - self._asked_at, told + 0.001 - began)
+
+    def _learn(self, least: float, most: float) -> None:
+        """The database is ahead by something between these. A slow answer says little: what a quicker one said stands
+        while both agree, so that the order of episodes does not hang on how busy the database was."""
+        ahead = (least + most) / 2
+        if self._ahead and most - least > self._uncertainty and least <= self._ahead[-1] <= most:
+            ahead = self._ahead[-1]
+        else:
+            self._uncertainty = most - least
+        self._ahead.append(ahead)
 
     def now(self) -> datetime:
         """This moment; by the clock of this machine as long as the database was never asked."""
-        return now() if not self._answers else _ahead_by(self._answers[-1][1])
+        return now() if not self._ahead else _ahead_by(self._ahead[-1])
 
     def earliest(self) -> datetime:
         """What any replica may take for this moment: where the database's clock was set forward, or another primary
         has another clock, some have not asked since."""
-        return now() if not self._answers else _ahead_by(min(ahead for _, ahead in self._answers))
+        return now() if not self._ahead else _ahead_by(min(self._ahead))
 
 
 def _ahead_by(seconds: float) -> datetime:
