@@ -83,7 +83,7 @@ class Settings(BaseSettings):
         "JSON; then 429. One episode must fit.",
     )
     max_concurrent_episodes: int = Field(
-        default=128,
+        default=256,
         ge=1,
         description="Episodes taken in at once; then 429. More would only wait for the database, longer than a request "
         "may take.",
