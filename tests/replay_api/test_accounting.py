@@ -7,8 +7,9 @@ import json
 import socket
 import threading
 import time
+import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
 from urllib.parse import urlsplit
@@ -20,6 +21,7 @@ from replay_api.services import loading, registry
 from replay_api.services.following import Following
 from replay_api.services.opening import Stores
 from replay_api.services.recent import RecentKeys
+from replay_api.services.tally import Tally
 from replay_api.settings import Settings
 from replay_api.storage.episodes import EpisodeStore
 from replay_api.storage.runs import RunRecord
@@ -158,6 +160,18 @@ def test_a_replica_whose_look_at_a_run_hangs_goes_on_saying_that_it_lives(
 
         before = beats()
         until(lambda: beats() >= before + 2, "it is silent")
+
+
+def test_a_rate_that_nobody_asks_for_takes_no_memory() -> None:
+    tally, began = Tally({}), datetime.now(UTC)
+    tracemalloc.start()
+    for second in range(20_000):
+        stored: Any = SimpleNamespace(role="train", stage="", steps=300, stored_at=began + timedelta(seconds=second))
+        tally.count(stored)
+    held, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert held < 100_000
+    assert tally.steps_per_second(stored.stored_at.timestamp()) == pytest.approx(300, rel=0.05)
 
 
 def test_batches_that_are_granted_to_somebody_who_has_left_are_given_back(fleet: Fleet) -> None:

@@ -131,6 +131,16 @@ def test_a_body_that_never_ends_gives_its_place_back(settings: Settings, monkeyp
         assert fleet.status()["rejected"] == {"slow": 1}
 
 
+def test_json_that_never_ends_gives_its_place_back(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("replay_api.handlers.measuring.BODY_SECONDS", 0.5)
+    with serve(settings) as url, Fleet(url) as fleet:
+        with send_part(url, f"{fleet.path}/lease", b"{", "application/json") as connection:
+            answer = connection.recv(4096)
+        assert answer.startswith(b"HTTP/1.1 429")
+        assert b"retry-after: 2" in answer.lower()
+        assert fleet.lease().status_code == 200
+
+
 def test_a_body_of_an_unknown_sender_is_not_read(settings: Settings) -> None:
     """What is not JSON is told only to those who may speak."""
     guarded = settings.model_copy(update={"authentication": "token"})

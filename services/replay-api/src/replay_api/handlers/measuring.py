@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import time
 from contextlib import ExitStack
@@ -10,7 +11,8 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from replay_api.authentication import EVERYBODY
-from replay_api.errors import TooLargeError
+from replay_api.constants import BODY_SECONDS, RETRY_AFTER_SECONDS
+from replay_api.errors import LimitedError, TooLargeError
 from replay_api.metrics import Metrics
 from replay_api.services.admission import Admission
 
@@ -55,14 +57,26 @@ class Measuring:
         if _LARGE_BODIES.fullmatch(scope["path"]):
             return receive
         received = 0
-        known = False
+        known = complete = False
+        ends: float | None = None
 
         async def bounded() -> Message:
-            nonlocal received, known
+            nonlocal received, known, complete, ends
+            if complete:  # what is waited for now is that the client leaves
+                return await receive()
             if not known and scope["path"].startswith("/v1/"):  # FastAPI reads the body before it asks who sent it
                 scope["app"].state.context.tokens.check(Headers(scope=scope).get("authorization"), EVERYBODY)
             known = True
-            message = await receive()
+            ends = ends or asyncio.get_running_loop().time() + BODY_SECONDS
+            try:
+                async with asyncio.timeout_at(ends):
+                    message = await receive()
+            except TimeoutError:
+                detail = f"the body did not arrive within {BODY_SECONDS:.0f} s"
+                raise LimitedError(
+                    detail, field="body", reason="slow", retry_after_seconds=RETRY_AFTER_SECONDS
+                ) from None
+            complete = not message.get("more_body", False)
             size = len(message.get("body", b""))
             held.enter_context(self._json.take(size))
             received += size

@@ -42,7 +42,9 @@ class Tally:
         self.steps += summary.steps
         if summary.role != "evaluate" and summary.stage == self._stage:
             self.stage_steps += summary.steps
-        self._stored.append((summary.stored_at.timestamp(), summary.steps))
+        stored_at = summary.stored_at.timestamp()
+        self._stored.append((stored_at, summary.steps))
+        self._forget(stored_at)  # maybe nobody ever asks for the rate
 
     def remember(self, summary: EpisodeSummary) -> None:
         """Take an episode that is counted already into the latest returns of its role."""
@@ -67,9 +69,12 @@ class Tally:
 
     def steps_per_second(self, now: float) -> float:
         """Simulator steps stored in the last minute, per second."""
+        self._forget(now)
+        return sum(steps for _, steps in self._stored) / RATE_WINDOW_SECONDS
+
+    def _forget(self, now: float) -> None:
         while self._stored and self._stored[0][0] < now - RATE_WINDOW_SECONDS:
             self._stored.popleft()
-        return sum(steps for _, steps in self._stored) / RATE_WINDOW_SECONDS
 
     def returns(self) -> dict[str, ReturnStatistics]:
         """Of the latest episodes, by role; for evaluation those of the newest policy that was evaluated."""
