@@ -20,6 +20,9 @@ PENDULUM = {"environment": "gymnasium:Pendulum-v1"}
         ({"task": {"environment": "prosthetics", "modle": "2D"}}, "task: unknown key 'modle'; did you mean 'model'?"),
         ({"repaly": {}}, "unknown key 'repaly'; did you mean 'replay'?"),
         ({"replay": {"min_size": -4}}, r"replay\.min_size: .*\(got -4\)"),
+        ({"replay": {"min_size": 10**400}}, r"replay\.min_size: .*less than or equal to 1000000000"),
+        ({"replay": {"samples_per_insert": 1e307}}, r"replay\.samples_per_insert: .*\(got 1e\+307\)"),
+        ({"replay": {"error_buffer": 1e308}}, r"replay\.error_buffer: .*\(got 1e\+308\)"),
         (
             {"algorithm": {"name": "ppo"}},
             "'ppo' found using 'name' does not match any of the expected tags: 'sac', 'crossq', 'td3'",

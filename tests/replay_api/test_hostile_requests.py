@@ -116,6 +116,20 @@ def test_numbers_that_json_or_the_database_does_not_know_are_refused(fleet: Flee
     assert fleet.status()["lease"] is None
 
 
+@pytest.mark.parametrize("field", ["samples_per_insert", "min_size", "error_buffer"])
+def test_limits_whose_product_is_no_number_are_refused(fleet: Fleet, field: str) -> None:
+    """Their product is infinite: kept, they would have broken every later answer about the run."""
+    change = {"samples_per_insert": 1000.0, "min_size": 1000, "error_buffer": 1e15} | {field: 10**307}
+    answer = refused(fleet.http.patch(f"{fleet.path}/limits", json=change))
+    assert (answer["status"], answer["field"]) == (422, field)
+    assert fleet.get("/limits").status_code == 200
+    largest = {"samples_per_insert": 2.0**53 - 1, "min_size": 2**53 - 1, "error_buffer": 2.0**53 - 1}
+    assert fleet.http.patch(f"{fleet.path}/limits", json=largest).status_code == 200
+    assert fleet.post(fleet.play()).status_code == 201
+    assert fleet.get("/limits").json()["samples_allowed"] == 0
+    assert fleet.status()["limits"]["samples_per_insert"] == largest["samples_per_insert"]
+
+
 @pytest.mark.parametrize("operator", OPERATORS, ids=str)
 def test_a_query_operator_in_a_body_is_refused(fleet: Fleet, operator: Any) -> None:
     for method, path, body in (

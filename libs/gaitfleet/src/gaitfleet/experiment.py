@@ -82,16 +82,20 @@ class ReplaySettings(Settings):
     capacity: int = Field(
         default=1_000_000, ge=100, le=1_000_000_000, description="Transitions (decisions) held for sampling."
     )
-    min_size: int = Field(default=2_000, ge=1, description="Transitions that must be there before the first sample.")
+    min_size: int = Field(
+        default=2_000, ge=1, le=1_000_000_000, description="Transitions that must be there before the first sample."
+    )
     samples_per_insert: float = Field(
         default=256.0,
         gt=0,
+        lt=1 << 53,
         description="Transitions sampled for every transition collected, held by the replay API. Divided by the batch "
         "size it is the update-to-data ratio: 256 with a batch size of 256 is one update for every decision.",
     )
     error_buffer: float | None = Field(
         default=None,
         gt=0,
+        lt=1 << 53,
         description="Samples by which the trainer may be ahead of (or, where inserts are limited, behind) that ratio. "
         "Unset: a tenth of `min_size` times the ratio, and at least sixteen batches.",
     )

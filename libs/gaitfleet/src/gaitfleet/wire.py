@@ -317,11 +317,15 @@ class Limits(Wire):
 class LimitsChange(Request):
     """New limits; what is left out stays as it is."""
 
-    samples_per_insert: float | None = Field(default=None, gt=0, description="Transitions sampled for one inserted.")
+    samples_per_insert: float | None = Field(
+        default=None, gt=0, lt=1 << 53, description="Transitions sampled for one inserted."
+    )
     min_size: int | None = Field(
         default=None, ge=1, lt=1 << 53, description="Transitions inserted before the first sample."
     )
-    error_buffer: float | None = Field(default=None, gt=0, description="Samples by which either side may be ahead.")
+    error_buffer: float | None = Field(
+        default=None, gt=0, lt=1 << 53, description="Samples by which either side may be ahead."
+    )
     limit_inserts: bool | None = Field(default=None, description="Whether rollouts wait for the trainer.")
 
 
