@@ -10,12 +10,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import httpx
 import pytest
 from pymongo import MongoClient
 
 from tests.faults.observed import Observed, until
 from tests.replay_api.fleet import Fleet, experiment_of
-from tests.replay_api.test_durability import Posters, check
+from tests.replay_api.test_durability import Posters, check, stored
 from tests.servers import ApiServer, Database
 
 pytestmark = pytest.mark.faults
@@ -159,3 +160,33 @@ def test_samples_are_counted_once_though_answers_are_lost(api: ApiServer, databa
         time.sleep(1.5)
         assert runs.find_one({"_id": fleet.run})["counters"]["sampled"] == 128  # type: ignore[index]
         assert fleet.get("/limits").json()["sampled"] == 128
+
+
+def test_the_api_answers_while_a_deletion_waits_for_the_database(api: ApiServer, database: Database) -> None:
+    """The driver would abort a transaction that was given up on the event loop, and wait there for the answer."""
+    experiment = experiment_of(retention={"max_transitions": 1000}, replay={"capacity": 1000})
+    with Fleet(api.url, experiment) as fleet, MongoClient[dict[str, Any]](database.uri) as client:
+        seen = Observed(api)
+        try:
+            failing(["delete", "abortTransaction"], blockConnection=True, blockTimeMS=15_000)(client)
+            for seed in range(6):
+                assert fleet.post(fleet.play(seed=seed, steps=200)).status_code == 201
+            silence_ends = time.monotonic() + 25.0  # the deletion is given up after 8 s, its transaction 8 s later
+            while time.monotonic() < silence_ends:
+                assert httpx.get(f"{api.url}/health/live", timeout=2).is_success
+                time.sleep(0.2)
+            assert seen.logged(UNANSWERED, operation="delete old episodes")
+        finally:
+            end(client)
+        posted = 6
+
+        def deleted() -> int:
+            counters = client["gaitfleet"]["runs"].find_one({"_id": fleet.run})["counters"]  # type: ignore[index]
+            return int(counters.get("deleted", {}).get("random", {}).get("episodes", 0))
+
+        while not deleted():
+            assert fleet.post(fleet.play(seed=posted, steps=200)).status_code == 201
+            posted += 1
+            assert posted < 200, "nothing is deleted after the fault"
+            time.sleep(0.2)
+        until(lambda: deleted() == posted - len(stored(fleet)), "what is deleted is not what is counted")

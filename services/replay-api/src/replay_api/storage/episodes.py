@@ -5,8 +5,9 @@ Ids are ``{run}/{uuid}``: unique within a run, sorted by run and time of creatio
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, get_args
@@ -83,6 +84,7 @@ class EpisodeStore:
         self._episodes = database["episodes"]
         self._inserts = GroupInsert(self._episodes)
         self._runs = database["runs"]
+        self._deletions: set[asyncio.Task[bool]] = set()
 
     async def insert(self, summary: EpisodeSummary, content: bytes) -> bool:
         """Keep an episode, by majority and journal; False when one is there under this id."""
@@ -273,18 +275,33 @@ class EpisodeStore:
                 counted[f"counters.deleted.{episode.role}.{quantity}"] += number
             if episode.stage:
                 counted[f"counters.deleted_stage_steps.{episode.stage}"] += episode.steps
-        async with (
-            asking("delete old episodes"),
-            await self._client.start_session() as session,
-            session.start_transaction(),
-        ):
-            keys = [episode.key for episode in doomed]
-            result = await self._episodes.delete_many({"_id": {"$in": keys}}, session=session)
-            if result.deleted_count != len(doomed):
-                await session.abort_transaction()
-                return 0
-            await self._runs.update_one({"_id": run}, {"$inc": dict(counted)}, session=session)
-        return counted["counters.deleted_transitions"]
+        keys = [episode.key for episode in doomed]
+        # Carried to its end though nobody waits any longer: the driver ends a session that is left in the middle of its
+        # transaction by aborting that on the event loop, which would wait there for the database.
+        deletion = asyncio.ensure_future(self._delete(run, keys, counted))
+        self._deletions.add(deletion)
+        deletion.add_done_callback(self._forget)
+        async with asking("delete old episodes"):
+            done = await asyncio.shield(deletion)
+        return counted["counters.deleted_transitions"] if done else 0
+
+    async def _delete(self, run: str, keys: Sequence[str], counted: Mapping[str, int]) -> bool:
+        session = await self._client.start_session()
+        try:
+            async with session.start_transaction():
+                result = await self._episodes.delete_many({"_id": {"$in": keys}}, session=session)
+                if result.deleted_count != len(keys):
+                    await session.abort_transaction()
+                    return False
+                await self._runs.update_one({"_id": run}, {"$inc": dict(counted)}, session=session)
+            return True
+        finally:
+            await session.end_session()  # in a thread; leaving `async with session` would do it on the event loop
+
+    def _forget(self, deletion: asyncio.Task[bool]) -> None:
+        self._deletions.discard(deletion)
+        if not deletion.cancelled():
+            deletion.exception()  # told by who waited for it, or that it took too long was
 
 
 def key_of(run: str, episode_id: UUID) -> str:
