@@ -41,7 +41,7 @@ from gaitfleet import codec
 from gaitfleet.client import ReplayClient
 from gaitfleet.client.bulk import BulkConnection
 from gaitfleet.identity import new_episode_id
-from replay_api.storage.mongo import create_indexes
+from replay_api.storage.indexes import create_indexes
 
 FLOOR = 0.8
 """Least acceptable share of the bare loop's rate."""
@@ -100,7 +100,7 @@ async def write_bare(uri: str) -> None:
     template = await client["gaitfleet"]["episodes"].find_one({"run": RUN})
     assert template is not None
     database = client["bare"]
-    await create_indexes(database)
+    await asyncio.to_thread(create_indexes, pymongo.MongoClient(uri)["bare"])
     print("ready", flush=True)
     while line := await asyncio.to_thread(sys.stdin.readline):
         writers, seconds = line.split()

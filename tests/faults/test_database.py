@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -160,6 +162,46 @@ def test_samples_are_counted_once_though_answers_are_lost(api: ApiServer, databa
         time.sleep(1.5)
         assert runs.find_one({"_id": fleet.run})["counters"]["sampled"] == 128  # type: ignore[index]
         assert fleet.get("/limits").json()["sampled"] == 128
+
+
+def test_the_api_waits_for_indexes_that_take_longer_than_its_other_commands_may(
+    database: Database, tmp_path: Path
+) -> None:
+    """Given up, a build would begin anew, for ever."""
+    with MongoClient[dict[str, Any]](database.uri) as client:
+        failing(["createIndexes"], {"times": 1}, blockConnection=True, blockTimeMS=12_000)(client)
+    api = ApiServer(tmp_path, {"mongodb_uri": database.uri, "mongodb_database": "test-slow-indexes"})
+    try:
+        metrics = httpx.get(f"{api.url}/metrics").text
+        assert 'rl_mongo_command_duration_seconds_count{command="createIndexes"} 4.0' in metrics
+        assert 'rl_mongo_errors_total{command="createIndexes"}' not in metrics
+    finally:
+        api.kill()
+
+
+def test_indexes_that_are_being_built_do_not_hold_up_the_end_of_the_process(database: Database, tmp_path: Path) -> None:
+    class Unready(ApiServer):
+        def wait_until_ready(self, seconds: float = 60.0) -> None:
+            until(lambda: answers(f"{self.url}/health/live"), "it is not alive", seconds)
+
+    with MongoClient[dict[str, Any]](database.uri) as client:
+        failing(["createIndexes"], blockConnection=True, blockTimeMS=30_000)(client)
+        api = Unready(tmp_path, {"mongodb_uri": database.uri, "mongodb_database": "test-endless-indexes"})
+        try:
+            parts = httpx.get(f"{api.url}/health/ready", timeout=10).json()["parts"]
+            assert parts["database"] == "indexes are being created"
+            assert api.process is not None
+            api.process.terminate()
+            assert api.process.wait(15) == 0
+        finally:
+            end(client)
+            api.kill()
+
+
+def answers(url: str) -> bool:
+    with suppress(httpx.TransportError):
+        return httpx.get(url).is_success
+    return False
 
 
 def test_the_api_answers_while_a_deletion_waits_for_the_database(api: ApiServer, database: Database) -> None:

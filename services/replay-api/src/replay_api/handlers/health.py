@@ -32,8 +32,8 @@ async def live() -> dict[str, str]:
 )
 async def ready(context: CurrentContext, response: Response) -> ReadinessReport:
     database, store = await asyncio.gather(_state(ping(context.database)), _state(context.stores.objects.check()))
-    if database == OK and not context.upkeep.prepared:
-        database = "indexes are being created"
+    if database == OK and context.upkeep.lacking is not None:
+        database = context.upkeep.lacking
     context.upkeep.store_answered |= store == OK
     service = "shutting down" if context.stop.is_set() else OK
     # Episodes and batches need no checkpoint store. Were a replica unready while it is away, all of them would be, and

@@ -9,13 +9,17 @@ import time
 from replay_api.errors import UnavailableError
 from replay_api.metrics import Metrics
 from replay_api.services.registry import RunRegistry
-from replay_api.storage.mongo import Database, create_indexes
+from replay_api.settings import Settings
+from replay_api.storage.indexes import IndexConflictError, build_indexes
 
 LAG_INTERVAL_SECONDS = 0.005
 """Interval in s of the timer whose lateness is the event loop's lag: what blocks the loop is seen but for this much."""
 
 IDLE_INTERVAL_SECONDS = 60.0
 """Interval in s at which unused runs are looked for."""
+
+CONFLICT_SECONDS = 10.0
+"""Interval in s at which it is looked whether an index that is in the way was dropped."""
 
 _log = logging.getLogger(__name__)
 
@@ -25,18 +29,18 @@ class Upkeep:
 
     Attributes
     ----------
-    prepared
-        Whether the indexes are there.
+    lacking
+        What the database lacks before requests can be served; None when nothing.
     store_answered
         Whether the checkpoint store has answered since the start: a wrong address or key shows then.
     """
 
-    def __init__(self, database: Database, registry: RunRegistry, metrics: Metrics) -> None:
-        self._database = database
+    def __init__(self, settings: Settings, registry: RunRegistry, metrics: Metrics) -> None:
+        self._settings = settings
         self._registry = registry
         self._metrics = metrics
         self._tasks: list[asyncio.Task[None]] = []
-        self.prepared = False
+        self.lacking: str | None = "indexes are being created"
         self.store_answered = False
 
     def start(self) -> None:
@@ -50,13 +54,17 @@ class Upkeep:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _prepare(self) -> None:
-        while not self.prepared:
+        while self.lacking is not None:
             try:
-                await create_indexes(self._database)
-                self.prepared = True
+                await build_indexes(self._settings, self._metrics)
+                self.lacking = None
                 await self._registry.preload()
             except UnavailableError:
                 await asyncio.sleep(1.0)
+            except IndexConflictError as error:
+                self.lacking = str(error)
+                _log.error(self.lacking)
+                await asyncio.sleep(CONFLICT_SECONDS)
             except Exception:
                 _log.exception("indexes cannot be created, or runs not be opened in advance")
                 await asyncio.sleep(5.0)

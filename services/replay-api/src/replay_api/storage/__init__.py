@@ -1,3 +1,3 @@
-"""Where things are kept. `mongo`, `runs`, `episodes`, `events` and `checkpoint_records` know MongoDB through Motor;
-`objects`, `directory_objects` and `s3_objects` know where checkpoints lie. Nothing outside this package imports a
-driver."""
+"""Where things are kept. `mongo`, `runs`, `episodes`, `events` and `checkpoint_records` know MongoDB through Motor,
+`indexes` through PyMongo; `objects`, `directory_objects` and `s3_objects` know where checkpoints lie. Nothing outside
+this package imports a driver."""

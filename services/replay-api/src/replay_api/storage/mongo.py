@@ -32,9 +32,6 @@ from replay_api.settings import Settings
 Document = dict[str, Any]
 Database = AsyncIOMotorDatabase[Document]
 
-SUMMED = ("transitions", "steps", "stage")
-"""Fields of an episode that are added up, or that say which are, over whole runs."""
-
 _log = logging.getLogger(__name__)
 
 
@@ -75,29 +72,34 @@ class _PoolMetrics(monitoring.ConnectionPoolListener):
 
 def connect(settings: Settings, metrics: Metrics) -> AsyncIOMotorClient[Document]:
     """A client whose every write is acknowledged by a majority and by its journal; connects when first used."""
-    return AsyncIOMotorClient(
-        settings.mongodb_uri.get_secret_value(),
-        appname="gaitfleet-replay-api",
-        tz_aware=True,
-        tzinfo=UTC,
-        w="majority",
-        journal=True,
-        wTimeoutMS=7000,
-        readConcernLevel="majority",
-        retryWrites=True,
-        retryReads=True,
-        serverSelectionTimeoutMS=3000,
-        connectTimeoutMS=3000,
-        socketTimeoutMS=8000,
-        waitQueueTimeoutMS=3000,
-        maxPoolSize=64,
-        event_listeners=[_CommandMetrics(metrics), _PoolMetrics(metrics)],
-    )
+    return AsyncIOMotorClient(**client_options(settings, metrics))
+
+
+def client_options(settings: Settings, metrics: Metrics) -> dict[str, Any]:
+    """Arguments of a client. What they name, the address of the settings cannot change."""
+    return {
+        "host": settings.mongodb_uri.get_secret_value(),
+        "appname": "gaitfleet-replay-api",
+        "tz_aware": True,
+        "tzinfo": UTC,
+        "w": "majority",
+        "journal": True,
+        "wTimeoutMS": 7000,
+        "readConcernLevel": "majority",
+        "retryWrites": True,
+        "retryReads": True,
+        "serverSelectionTimeoutMS": 3000,
+        "connectTimeoutMS": 3000,
+        "socketTimeoutMS": 8000,
+        "waitQueueTimeoutMS": 3000,
+        "maxPoolSize": 64,
+        "event_listeners": [_CommandMetrics(metrics), _PoolMetrics(metrics)],
+    }
 
 
 @asynccontextmanager
-async def asking(what: str, *, seconds: float = DATABASE_SECONDS) -> AsyncIterator[None]:
-    """Bound a database operation in time and tell its failure as `UnavailableError`.
+async def asking(what: str, *, seconds: float | None = DATABASE_SECONDS) -> AsyncIterator[None]:
+    """Bound a database operation in time (None: not at all) and tell its failure as `UnavailableError`.
 
     Raises
     ------
@@ -105,7 +107,7 @@ async def asking(what: str, *, seconds: float = DATABASE_SECONDS) -> AsyncIterat
         When MongoDB cannot be reached, does not answer in time, or refuses for a reason that is not the request's.
     """
     # What may take longer may also be silent for longer than the client's socket timeout.
-    patience = pymongo.timeout(seconds) if seconds > DATABASE_SECONDS else nullcontext()
+    patience = pymongo.timeout(seconds) if seconds and seconds > DATABASE_SECONDS else nullcontext()
     try:
         async with asyncio.timeout(seconds):
             with patience:
@@ -124,26 +126,6 @@ def unavailable(what: str, error: Exception) -> UnavailableError:
     """How a failure of the database is told."""
     detail = f"the database did not {what} ({type(error).__name__})"
     return UnavailableError(detail, reason="database", retry_after_seconds=RETRY_AFTER_SECONDS)
-
-
-async def create_indexes(database: Database) -> None:
-    """Create what queries need; does nothing where it is there already."""
-    episodes = database["episodes"]
-    async with asking("create indexes", seconds=60.0):
-        await episodes.create_index([("run", 1), ("stored_at", -1), ("_id", -1)], name="run_stored")
-        # Holds all that is asked of every episode of a run when it is opened, so that no document is read for it: with
-        # their arrays, millions of steps are gigabytes.
-        covering = [("run", 1), ("role", 1), ("stored_at", -1), ("_id", -1), *((name, 1) for name in SUMMED)]
-        await episodes.create_index(covering, name="run_role_stored_summed")
-        await episodes.create_index(
-            [("run", 1), ("role", 1), ("policy_version", -1), ("_id", -1)], name="run_role_policy"
-        )
-        # Walked backwards, so that either order serves; SecantusDB finds nothing by a range over a descending last key.
-        await episodes.create_index([("run", 1), ("worker", 1), ("_id", 1)], name="run_worker_id")
-        await episodes.create_index([("run", 1), ("ending", 1), ("_id", 1)], name="run_ending_id")
-        await database["events"].create_index([("run", 1), ("kind", 1), ("_id", 1)], name="run_kind")
-        await database["runs"].create_index([("created_at", -1)], name="created")
-        await database["checkpoints"].create_index([("run", 1), ("step", -1)], name="run_step", unique=True)
 
 
 async def ping(database: Database) -> None:
