@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 from pydantic import SecretStr
-from pymongo import MongoClient
+from pymongo import MongoClient, ReadPreference
 from pymongo.monitoring import CommandStartedEvent
 
 from replay_api.main import create_app
@@ -17,6 +17,18 @@ from replay_api.services import upkeep
 from replay_api.settings import Settings
 from replay_api.storage import mongo
 from replay_api.storage.indexes import INDEXES, build_indexes
+
+
+@pytest.mark.parametrize(
+    "options",
+    ["readPreference=secondary", "readPreference=nearest&readPreferenceTags=dc:east&maxStalenessSeconds=120"],
+)
+async def test_reads_go_to_the_primary_whatever_the_address_says(settings: Settings, options: str) -> None:
+    address = f"{settings.mongodb_uri.get_secret_value()}/?{options}"
+    client = mongo.connect(Settings(authentication="none", mongodb_uri=address), Metrics())
+    assert client.read_preference == ReadPreference.PRIMARY
+    await client.admin.command("ping")
+    client.close()
 
 
 @pytest.fixture

@@ -86,6 +86,10 @@ def client_options(settings: Settings, metrics: Metrics) -> dict[str, Any]:
         "journal": True,
         "wTimeoutMS": 7000,
         "readConcernLevel": "majority",
+        # A secondary may not know yet what was acknowledged a moment ago.
+        "readPreference": "primary",
+        "readPreferenceTags": "",
+        "maxStalenessSeconds": -1,
         "retryWrites": True,
         "retryReads": True,
         "serverSelectionTimeoutMS": 3000,
