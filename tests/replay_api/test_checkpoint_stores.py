@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import threading
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -17,7 +19,7 @@ from pydantic import SecretStr
 from replay_api.errors import UnavailableError
 from replay_api.metrics import Metrics
 from replay_api.settings import Settings
-from replay_api.storage import s3_objects
+from replay_api.storage import objects
 from replay_api.storage.checkpoint_store import open_store
 from replay_api.storage.objects import CheckpointStore, ObjectExistsError, ObjectMissingError
 
@@ -69,6 +71,10 @@ async def test_a_store_that_is_away_is_told_as_unavailable() -> None:
             await opened.get("runs/a/1")
 
 
+def within(directory: Path) -> Settings:
+    return Settings(authentication="none", checkpoint_store=f"directory:{directory}")
+
+
 def at(port: int) -> Settings:
     return Settings(
         authentication="none",
@@ -80,7 +86,7 @@ def at(port: int) -> Settings:
 
 
 async def test_a_server_that_never_answers_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(s3_objects, "OPERATION_SECONDS", 1.0)
+    monkeypatch.setattr(objects, "STORE_SECONDS", 1.0)
     with socket.create_server(("127.0.0.1", 0)) as silent:  # the kernel takes connections, nobody reads
         async with open_store(at(silent.getsockname()[1]), Metrics()) as opened:
             with pytest.raises(UnavailableError, match="did not put"):
@@ -88,15 +94,17 @@ async def test_a_server_that_never_answers_is_given_up(monkeypatch: pytest.Monke
 
 
 @contextmanager
-def answering(answer: bytes) -> Iterator[Settings]:
-    """An S3 server that says the same to everybody and hangs up."""
+def answering(*answers: bytes) -> Iterator[Settings]:
+    """An S3 server that says the same to everybody, with a pause between its parts, and hangs up."""
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
         def do_GET(self) -> None:
             self.rfile.read(int(self.headers.get("Content-Length", 0)))
-            self.wfile.write(answer)
+            for number, answer in enumerate(answers):
+                time.sleep(0.6 if number else 0.0)
+                self.wfile.write(answer)
             self.close_connection = True
 
         do_PUT = do_GET
@@ -114,6 +122,81 @@ async def test_a_body_that_breaks_off_is_told_as_unavailable() -> None:
                 await opened.get("runs/a/1")
 
 
+@pytest.fixture
+def slow_store(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A moment for an operation, and one more for every kilobyte."""
+    monkeypatch.setattr(objects, "STORE_SECONDS", 0.3)
+    monkeypatch.setattr(objects, "BODY_BYTES_PER_SECOND", 1000)
+
+
+@pytest.mark.usefixtures("slow_store")
+async def test_a_large_object_is_given_the_time_that_its_bytes_may_take() -> None:
+    with answering(b"", b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n") as settings:
+        async with open_store(settings, Metrics()) as opened:
+            await opened.put_new("runs/a/1", bytes(10_000))
+            with pytest.raises(UnavailableError, match="did not put"):
+                await opened.put_new("runs/a/1", b"x")
+    with answering(b"HTTP/1.1 200 OK\r\nContent-Length: 10000\r\n\r\n", bytes(10_000)) as settings:
+        async with open_store(settings, Metrics()) as opened:
+            assert len(await opened.get("runs/a/1")) == 10_000
+
+
+@pytest.mark.usefixtures("slow_store")
+async def test_a_disk_that_hangs_is_given_up_and_holds_up_no_other_work(tmp_path: Path) -> None:
+    """Who opens a pipe to read waits until somebody writes."""
+    metrics = Metrics()
+    async with open_store(within(tmp_path), metrics) as opened:
+        await opened.put_new("runs/a/1", b"x")
+        os.mkfifo(tmp_path / "runs/a/hangs")
+        try:
+            for _ in range(2):
+                answers = await asyncio.gather(*(opened.get("runs/a/hangs") for _ in range(10)), return_exceptions=True)
+                assert all(isinstance(answer, UnavailableError) for answer in answers)
+            async with asyncio.timeout(10):
+                await asyncio.gather(*(asyncio.to_thread(int) for _ in range(10)))
+        finally:
+            os.close(os.open(tmp_path / "runs/a/hangs", os.O_WRONLY | os.O_NONBLOCK))
+        assert await opened.get("runs/a/1") == b"x"
+    assert metrics.registry.get_sample_value("rl_s3_errors_total", {"op": "get", "code": "TimeoutError"}) == 20
+
+
+@pytest.mark.usefixtures("slow_store")
+async def test_a_large_file_is_given_the_time_that_its_bytes_may_take(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "fsync", lambda _: time.sleep(0.4))
+    async with open_store(
+        Settings(authentication="none", checkpoint_store=f"directory:{tmp_path}"), Metrics()
+    ) as opened:
+        await opened.put_new("large", bytes(10_000))
+        with pytest.raises(UnavailableError, match="did not put"):
+            await opened.put_new("small", b"x")
+
+
+async def test_probes_of_a_disk_that_hangs_take_one_thread_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, hangs = list[Path](), threading.Event()
+
+    def access(path: Path, mode: int) -> bool:
+        asked.append(path)
+        return hangs.wait(30)
+
+    async with open_store(
+        Settings(authentication="none", checkpoint_store=f"directory:{tmp_path}"), Metrics()
+    ) as opened:
+        monkeypatch.setattr(os, "access", access)
+        try:
+            for _ in range(5):
+                with pytest.raises(TimeoutError):
+                    async with asyncio.timeout(0.1):
+                        await opened.check()
+            assert len(asked) == 1
+        finally:
+            hangs.set()
+        await opened.check()
+
+
 async def test_a_conflict_with_another_upload_does_not_count_as_stored() -> None:
     error = b"<Error><Code>ConditionalRequestConflict</Code><Message>try again</Message></Error>"
     head = f"HTTP/1.1 409 Conflict\r\nContent-Type: application/xml\r\nContent-Length: {len(error)}\r\n\r\n"
@@ -124,8 +207,7 @@ async def test_a_conflict_with_another_upload_does_not_count_as_stored() -> None
 
 
 async def test_a_torn_file_is_never_seen_and_cleaned_up(tmp_path: Path) -> None:
-    settings = Settings(authentication="none", checkpoint_store=f"directory:{tmp_path}")
-    async with open_store(settings, Metrics()) as opened:
+    async with open_store(within(tmp_path), Metrics()) as opened:
         await opened.put_new("runs/a/1", b"x")
         (tmp_path / "runs/a/.new-7-left").write_bytes(b"half")
         assert [key async for key in opened.find("runs/a/")] == ["runs/a/1"]

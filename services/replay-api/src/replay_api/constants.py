@@ -17,6 +17,11 @@ holds a place that others wait for, and a client that lost its network never end
 BODY_BYTES_PER_SECOND = 1 << 20
 """See `BODY_SECONDS`."""
 
+STORE_SECONDS = 100.0
+"""Longest time in s that an operation of the checkpoint store may take, and a second more for every
+`BODY_BYTES_PER_SECOND` of an object. The S3 client tries three times and reads for 30 s each time, and has no limit for
+a server that takes the connection and never says that a body may come (``100 Continue``)."""
+
 WATCH_SECONDS = 1.0
 """Interval in s at which an open run looks at its document: heads, limits and counters that another replica has
 moved."""

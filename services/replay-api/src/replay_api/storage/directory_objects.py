@@ -7,6 +7,7 @@ import logging
 import os
 import time
 from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Self, TypeVar
@@ -14,9 +15,12 @@ from typing import Self, TypeVar
 from replay_api.constants import RETRY_AFTER_SECONDS
 from replay_api.errors import UnavailableError
 from replay_api.metrics import Metrics
-from replay_api.storage.objects import ObjectExistsError, ObjectMissingError
+from replay_api.storage.objects import ObjectExistsError, ObjectMissingError, extend, time_limit
 
 T = TypeVar("T")
+
+THREADS = 4
+"""Threads that read and write. A disk that hangs holds them and no others; what comes then waits for its time limit."""
 
 _log = logging.getLogger(__name__)
 
@@ -28,54 +32,80 @@ class DirectoryStore:
     then the directory is synced. A crash leaves a temporary file, which the next start removes.
     """
 
-    def __init__(self, root: Path, metrics: Metrics) -> None:
+    def __init__(self, root: Path, metrics: Metrics, threads: ThreadPoolExecutor) -> None:
         self._root = root
         self._metrics = metrics
+        self._threads = threads
+        self._checking: asyncio.Future[None] | None = None
 
     @classmethod
     @asynccontextmanager
     async def open(cls, root: Path, metrics: Metrics) -> AsyncIterator[Self]:
         """The store under `root`, which is created where needed."""
-        store = cls(root, metrics)
-        await asyncio.to_thread(store._prepare)
-        yield store
+        threads = ThreadPoolExecutor(THREADS, "store")
+        try:
+            store = cls(root, metrics, threads)
+            await store._run(store._prepare)
+            yield store
+        finally:
+            threads.shutdown(wait=False, cancel_futures=True)
 
     async def put_new(self, key: str, body: bytes | bytearray | memoryview) -> None:
-        await self._do("put", lambda: self._put(key, body))
+        async with self._asking("put") as limit:
+            extend(limit, len(body))
+            await self._run(lambda: self._put(key, body))
         self._metrics.s3_bytes.labels("out").inc(len(body))
 
     async def get(self, key: str) -> bytes:
-        body = await self._do("get", lambda: self._get(key))
+        async with self._asking("get") as limit:
+            extend(limit, await self._run(lambda: self._size(key)))
+            body = await self._run(lambda: self._get(key))
         self._metrics.s3_bytes.labels("in").inc(len(body))
         return body
 
     async def delete(self, key: str) -> None:
-        await self._do("delete", lambda: self._path(key).unlink(missing_ok=True))
+        async with self._asking("delete"):
+            await self._run(lambda: self._path(key).unlink(missing_ok=True))
 
     async def find(self, prefix: str) -> AsyncIterator[str]:
-        for found in await self._do("list", lambda: self._find(prefix)):
-            yield found
+        async with self._asking("list"):
+            keys = await self._run(lambda: self._find(prefix))
+        for key in keys:
+            yield key
 
     async def check(self) -> None:
-        def writable() -> None:
-            if not os.access(self._root, os.W_OK | os.X_OK):
-                raise PermissionError(f"cannot write to {self._root}")
+        async with self._asking("check"):
+            # Probes come every few seconds and are soon given up: while a disk hangs, all wait for the same thread.
+            if self._checking is None or self._checking.done():
+                self._checking = self._run(self._check)
+                self._checking.add_done_callback(lambda checked: checked.cancelled() or checked.exception())
+            await asyncio.shield(self._checking)
 
-        await self._do("check", writable)
+    def _run(self, work: Callable[[], T]) -> asyncio.Future[T]:
+        return asyncio.get_running_loop().run_in_executor(self._threads, work)
 
-    async def _do(self, operation: str, work: Callable[[], T]) -> T:
+    @asynccontextmanager
+    async def _asking(self, operation: str) -> AsyncIterator[asyncio.Timeout]:
         began = time.monotonic()
         try:
-            return await asyncio.to_thread(work)
-        except OSError as error:
+            async with time_limit() as limit:
+                yield limit
+        except OSError as error:  # a TimeoutError is one
             self._metrics.s3_errors.labels(operation, type(error).__name__).inc()
-            _log.warning("the checkpoint directory refused", extra={"operation": operation, "error": str(error)})
+            _log.warning(
+                "the checkpoint directory refused",
+                extra={"operation": operation, "error": str(error) or type(error).__name__},
+            )
             detail = f"the checkpoint directory did not {operation} ({type(error).__name__})"
             raise UnavailableError(
                 detail, reason="checkpoint_store", retry_after_seconds=RETRY_AFTER_SECONDS
             ) from error
         finally:
             self._metrics.s3_seconds.labels(operation).observe(time.monotonic() - began)
+
+    def _check(self) -> None:
+        if not os.access(self._root, os.W_OK | os.X_OK):
+            raise PermissionError(f"cannot write to {self._root}")
 
     def _prepare(self) -> None:
         self._root = self._root.resolve()
@@ -115,6 +145,12 @@ class DirectoryStore:
         directory.mkdir(parents=True, exist_ok=True)
         for created in missing:
             _sync_directory(created.parent)
+
+    def _size(self, key: str) -> int:
+        try:
+            return self._path(key).stat().st_size
+        except FileNotFoundError:
+            raise ObjectMissingError(key) from None
 
     def _get(self, key: str) -> bytes:
         try:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Protocol
+
+from replay_api.constants import BODY_BYTES_PER_SECOND, STORE_SECONDS
 
 
 class ObjectExistsError(Exception):
@@ -14,8 +17,18 @@ class ObjectMissingError(Exception):
     """There is no object under this key."""
 
 
+def time_limit() -> asyncio.Timeout:
+    """Of one operation."""
+    return asyncio.timeout(STORE_SECONDS)
+
+
+def extend(limit: asyncio.Timeout, nbytes: int) -> None:
+    """Give an operation the time that it may take, from now, for an object of this size."""
+    limit.reschedule(asyncio.get_running_loop().time() + STORE_SECONDS + nbytes / BODY_BYTES_PER_SECOND)
+
+
 class CheckpointStore(Protocol):
-    """Immutable objects by key. Every method raises `UnavailableError` when the store does not answer."""
+    """Immutable objects by key. Every method raises `UnavailableError` when the store does not answer in time."""
 
     async def put_new(self, key: str, body: bytes | bytearray | memoryview) -> None:
         """Keep an object durably.

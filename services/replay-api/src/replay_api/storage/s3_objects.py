@@ -19,11 +19,7 @@ from replay_api.constants import RETRY_AFTER_SECONDS
 from replay_api.errors import UnavailableError
 from replay_api.metrics import Metrics
 from replay_api.settings import Settings
-from replay_api.storage.objects import ObjectExistsError, ObjectMissingError
-
-OPERATION_SECONDS = 100.0
-"""Of one operation with its attempts, each of which may read for 30 s. The client has no limit of its own for a server
-that takes the connection and never says that a body may come (``100 Continue``)."""
+from replay_api.storage.objects import ObjectExistsError, ObjectMissingError, extend, time_limit
 
 _log = logging.getLogger(__name__)
 
@@ -41,7 +37,8 @@ class S3Store:
         self._metrics = metrics
 
     async def put_new(self, key: str, body: bytes | bytearray | memoryview) -> None:
-        async with self._asking("put", key):
+        async with self._asking("put", key) as limit:
+            extend(limit, len(body))
             await self._client.put_object(
                 Bucket=self._bucket,
                 Key=self._prefix + key,
@@ -52,8 +49,9 @@ class S3Store:
         self._metrics.s3_bytes.labels("out").inc(len(body))
 
     async def get(self, key: str) -> bytes:
-        async with self._asking("get", key):
+        async with self._asking("get", key) as limit:
             answer = await self._client.get_object(Bucket=self._bucket, Key=self._prefix + key)
+            extend(limit, answer.get("ContentLength", 0))
             body: bytes = await answer["Body"].read()
         self._metrics.s3_bytes.labels("in").inc(len(body))
         return body
@@ -78,11 +76,11 @@ class S3Store:
             await self._client.list_objects_v2(Bucket=self._bucket, Prefix=self._prefix, MaxKeys=1)
 
     @asynccontextmanager
-    async def _asking(self, operation: str, key: str) -> AsyncIterator[None]:
+    async def _asking(self, operation: str, key: str) -> AsyncIterator[asyncio.Timeout]:
         began = time.monotonic()
         try:
-            async with asyncio.timeout(OPERATION_SECONDS):
-                yield
+            async with time_limit() as limit:
+                yield limit
         except ClientError as error:
             code = str(error.response.get("Error", {}).get("Code", "unknown"))
             if operation == "put" and code in _EXISTS:
