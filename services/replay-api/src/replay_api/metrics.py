@@ -124,7 +124,9 @@ class Metrics:
         self.blocked_seconds = self._counter(
             "rl_replay_limiter_blocked_seconds_total", "Time that requests waited for the limiter.", ["run_id", "side"]
         )
-        self.limited = self._counter("rl_replay_limited_requests_total", "Requests that the limiter answered 429.", ["run_id", "reason"])
+        self.limited = self._counter(
+            "rl_replay_limited_requests_total", "Requests that the limiter answered 429.", ["run_id", "reason"]
+        )
         self.rebuild_seconds = self._gauge(
             "rl_replay_index_rebuild_seconds", "Filling the memory took this long.", _RUN
         )

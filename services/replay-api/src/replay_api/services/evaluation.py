@@ -75,7 +75,7 @@ class Evaluations:
         record = await self._runs.get(opened.run)
         if record is not None:
             opened.record = record
-            await opened.heads.refresh(record)
+            opened.heads.follow(record)
 
 
 def figures_of(episodes: Sequence[Evaluated]) -> dict[str, int | float]:

@@ -225,6 +225,7 @@ class RunRegistry:
             task.cancel()
         opened.closing.set()  # the flusher is not cancelled: an increment cut off might be counted twice
         await asyncio.gather(*opened.tasks, *opened.flusher, return_exceptions=True)
+        await opened.heads.close()
         with suppress(UnavailableError):
             await self._stores.runs.end_additions(opened.run, opened.additions.by)
 
@@ -241,8 +242,7 @@ class RunRegistry:
         if run in self._held:  # what was sent to the database before may come there now
             opened.unsettle()
         self._held.add(run)
-        with suppress(UnavailableError):  # episodes are taken in while the checkpoint store is away
-            await opened.heads.refresh(record)
+        opened.heads.follow(record)
         if record.head is not None:  # a crash between the head and its record
             await self._stores.records.put(record.head)
         limit = self._settings.max_decompressed_bytes
@@ -318,4 +318,4 @@ class RunRegistry:
         rule = LimiterRule.of(opened.description.experiment, record.limits)
         if rule != opened.limiter.rule:
             opened.limiter.change(rule)
-        await opened.heads.refresh(record)
+        opened.heads.follow(record)
