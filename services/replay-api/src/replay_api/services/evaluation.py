@@ -14,6 +14,10 @@ from replay_api.storage.checkpoint_records import CheckpointRecords
 from replay_api.storage.episodes import EpisodeStore, Evaluated
 from replay_api.storage.runs import Evaluation, RunStore
 
+CHOICES = 8
+"""Times that the best is chosen at most until the choice stands; whoever notes the evaluation that came in between
+chooses, too."""
+
 
 class Evaluations:
     """Keeps the mean official score of every checkpoint, and the head `best`."""
@@ -63,19 +67,29 @@ class Evaluations:
                 await self._choose_best(opened, needed)
 
     async def _choose_best(self, opened: OpenRun, needed: int) -> None:
+        """Name the best, and look again: another replica may have chosen by a later evaluation meanwhile, and this one
+        have undone it."""
+        chosen: CheckpointInfo | None = None
+        for _ in range(CHOICES):
+            best = await self._best(opened, needed)
+            if best is None or best == chosen:
+                break
+            await self._runs.set_best(opened.run, best)
+            chosen = best
+        if chosen is None:
+            return
+        record = await self._runs.get(opened.run)
+        if record is not None:
+            opened.record = record
+            opened.heads.follow(record)
+
+    async def _best(self, opened: OpenRun, needed: int) -> CheckpointInfo | None:
         judged = [
             info
             for info in await self._records.all(opened.run)
             if info.evaluation_episodes >= needed and info.evaluation_stage == opened.stage_name
         ]
-        best = max(judged, key=lambda info: (_score(info), info.step), default=None)
-        if best is None:
-            return
-        await self._runs.set_best(opened.run, best)
-        record = await self._runs.get(opened.run)
-        if record is not None:
-            opened.record = record
-            opened.heads.follow(record)
+        return max(judged, key=lambda info: (_score(info), info.step), default=None)
 
 
 def figures_of(episodes: Sequence[Evaluated]) -> dict[str, int | float]:
