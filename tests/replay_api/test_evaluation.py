@@ -64,12 +64,12 @@ def test_an_episode_that_was_stored_but_not_noted_is_noted_when_it_is_posted_aga
 ) -> None:
     note, failures = Evaluations.note, 1
 
-    async def fail_first(self: Evaluations, *arguments: Any) -> None:
+    async def fail_first(self: Evaluations, *arguments: Any, **named: Any) -> None:
         nonlocal failures
         if failures:
             failures -= 1
             raise UnavailableError("the database did not answer", reason="database", retry_after_seconds=1)
-        await note(self, *arguments)
+        await note(self, *arguments, **named)
 
     with serve(settings) as url, Fleet(url) as fleet:
         fleet.publish(10, fleet.lease().json()["epoch"])

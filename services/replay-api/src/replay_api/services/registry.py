@@ -81,6 +81,7 @@ class RunRegistry:
             hashes = f"{existing.experiment_hash}, this one is {experiment.hash}"
             detail = f"run {run!r} has the experiment {hashes}: choose another id"
             raise ExperimentConflictError(detail, field="run", reason="experiment")
+        await self.tell_start(existing, again=True)
         return existing, False
 
     async def taking(self, new: RunDescription) -> RunDescription:
@@ -101,16 +102,19 @@ class RunRegistry:
         parents = await shown(new, experiment.demonstrations, stores.runs, stores.episodes, stores.clock)
         return new.model_copy(update={"demonstrations": parents})
 
-    async def tell_start(self, description: RunDescription) -> None:
-        """Write the first events of a new run."""
+    async def tell_start(self, description: RunDescription, *, again: bool = False) -> None:
+        """Write the first events of a new run; `again`: those that its creation did not come to."""
         experiment = description.experiment
-        await self._events.add(description.run, "run_started", experiment_hash=description.experiment_hash)
+        told: dict[str, dict[str, Any]] = {"run_started": {"experiment_hash": description.experiment_hash}}
         if description.demonstrations:
             transitions = sum(parent.transitions for parent in description.demonstrations)
             runs = [parent.run for parent in description.demonstrations]
-            await self._events.add(description.run, "demonstrations_shown", runs=runs, transitions=transitions)
+            told["demonstrations_shown"] = {"runs": runs, "transitions": transitions}
         if experiment.curriculum is not None:
-            await self._events.add(description.run, "stage_entered", stage=experiment.stage_names[0], index=0)
+            told["stage_entered"] = {"stage": experiment.stage_names[0], "index": 0}
+        for kind, data in told.items():
+            if not again or not await self._events.has(description.run, kind):
+                await self._events.add(description.run, kind, **data)
 
     def describe(self, run: str, experiment: Experiment) -> RunDescription:
         """A run that does not exist yet.
@@ -288,8 +292,9 @@ class RunRegistry:
                 if began >= looked + WATCH_SECONDS:
                     looked = began
                     await self.look(opened)
-                    for worker in opened.workers.expire():
+                    for worker in opened.workers.silent():
                         await self._events.add(opened.run, "worker_left", worker=worker, silent=True)
+                        opened.workers.leave(worker)  # not before it is told: the next look goes on here
             except UnavailableError:
                 continue  # logged where it happened; the next look tries again
             except RunMissingError:
