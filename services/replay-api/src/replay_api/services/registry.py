@@ -30,11 +30,15 @@ from replay_api.services.event_log import EventLog
 from replay_api.services.following import Following
 from replay_api.services.limiter import LimiterRule
 from replay_api.services.open_run import OpenRun
-from replay_api.services.opening import Stores, prepared
+from replay_api.services.opening import Stores, count_deleted, prepared
 from replay_api.services.warm_starts import check_warm_start
 from replay_api.settings import Settings
 from replay_api.storage.mongo import now
 from replay_api.storage.runs import RunRecord
+
+PREPARATIONS = 4
+"""Times that a run is read at most until another replica deletes nothing meanwhile: reading a large one takes longer
+than it takes to delete some of it."""
 
 _log = logging.getLogger(__name__)
 
@@ -236,11 +240,14 @@ class RunRegistry:
     async def _open_now(self, run: str, before: OpenRun | None = None) -> OpenRun:
         record = await self.record(run)
         await self._following.announce()
-        plan, opened = await prepared(record, self._stores, self._metrics, self._threads)
-        # what retention deleted meanwhile is neither in the store nor in this record's count
-        while (now := await self.record(run)).deleted_transitions != record.deleted_transitions:
-            record = now
+        for _ in range(PREPARATIONS):
             plan, opened = await prepared(record, self._stores, self._metrics, self._threads)
+            before_it, record = record, await self.record(run)
+            # what retention deleted meanwhile is neither in the store nor in the count that this began with
+            if record.deleted_transitions == before_it.deleted_transitions:
+                break
+        else:
+            count_deleted(opened, before_it, record)
         if before is not None:  # what waits for a policy goes on waiting, and workers have not left
             opened.heads, opened.workers = before.heads, before.workers
         if run in self._held:  # what was sent to the database before may come there now
