@@ -76,6 +76,7 @@ class ApiServer(Server):
 
     def __init__(self, directory: Path, settings: dict[str, Any], environment: dict[str, str] | None = None) -> None:
         super().__init__(directory)
+        self.settings = settings
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.log = directory / f"api-{self.port}.log"

@@ -8,11 +8,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 
 from tests.faults.observed import Observed, until
 from tests.faults.s3_proxy import Answer, Behaviour, in_front_of
+from tests.faults.test_replicas import through
 from tests.replay_api.fleet import Fleet
 from tests.replay_api.test_checkpoints import broken
 from tests.servers import ApiServer
@@ -94,6 +96,41 @@ def test_while_the_store_is_away_replicas_are_ready_episodes_are_stored_and_batc
         assert fleet.post(fleet.play()).status_code == 201
         assert fleet.sample().status_code == 200
         assert fleet.get("/policy").status_code == 200
+
+
+def test_while_the_store_is_silent_policies_are_judged_and_replicas_follow_each_other(
+    behind_proxy: tuple[ApiServer, Behaviour], behaviour: Behaviour, tmp_path: Path
+) -> None:
+    first = behind_proxy[0]
+    with Fleet(first.url) as fleet:
+        second = ApiServer(tmp_path, first.settings)
+        try:
+            epoch = fleet.lease().json()["epoch"]
+            assert fleet.publish(10, epoch).status_code == fleet.publish(20, epoch).status_code == 201
+            assert fleet.post(fleet.play()).status_code == 201
+            behaviour.answers = {"GET": Answer(0)}
+            fleet.http.timeout = httpx.Timeout(9.0)
+            for seed in range(2):  # nobody serves 10 any more, and it becomes the best
+                judged = fleet.play(seed=seed, role="evaluate", policy_version=10, exploration="none")
+                assert fleet.post(judged).status_code == 201
+            assert fleet.get("/checkpoints").json()["best"] == 10
+            other = through(fleet, second.url)
+            other.http.timeout = httpx.Timeout(9.0)
+            assert other.status()["episodes"] == {"random": 1, "evaluate": 2}  # it opens the run now
+            refused = other.get("/policy")
+            assert (refused.status_code, refused.json()["reason"]) == (503, "checkpoint_store")
+            for seed in range(5, 8):
+                acted = fleet.play(seed=seed, role="train", policy_version=20, exploration="none")
+                assert fleet.post(acted).status_code == 201
+                stored = seed - 4
+                until(lambda: other.status()["episodes"].get("train") == stored, "it is not followed", seconds=9.0)  # noqa: B023
+            behaviour.heal()
+            until(lambda: other.get("/policy").headers.get("x-policy-version") == "20", "it is never served")
+            best = {"head": "best"}
+            until(lambda: fleet.get("/policy", params=best).headers.get("x-policy-version") == "10", "10 is not served")
+            other.http.close()
+        finally:
+            second.kill()
 
 
 def test_a_publication_that_waits_for_a_silent_store_goes_on_when_it_answers(

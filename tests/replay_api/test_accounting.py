@@ -8,7 +8,9 @@ import socket
 import threading
 import time
 import tracemalloc
+from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
@@ -17,13 +19,17 @@ from urllib.parse import urlsplit
 import pytest
 from pymongo import MongoClient
 
+from replay_api.constants import DATABASE_SECONDS
+from replay_api.errors import UnavailableError
 from replay_api.services import loading, registry
 from replay_api.services import tally as tally_module
 from replay_api.services.following import Following
 from replay_api.services.opening import Stores
 from replay_api.services.recent import RecentKeys
 from replay_api.settings import Settings
+from replay_api.storage import episodes
 from replay_api.storage.episodes import EpisodeStore
+from replay_api.storage.mongo import asking
 from replay_api.storage.runs import RunRecord
 from tests.conftest import serve
 from tests.faults.observed import until
@@ -96,6 +102,56 @@ def test_what_is_deleted_while_a_run_is_opened_stays_counted(
         with serve(settings) as second:
             fleet.reconnect(second)
             assert counts(fleet)[0] == 5 * STEPS
+
+
+def test_a_run_is_opened_though_another_replica_deletes_all_the_time(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepared = registry.prepared
+
+    async def after_retention(record: RunRecord, stores: Stores, *others: Any) -> Any:
+        run = record.description.run
+        await stores.episodes.delete(run, await stores.episodes.oldest_training(run, 1))
+        return await prepared(record, stores, *others)
+
+    stages = {"curriculum": {"stages": [{"name": "first", "gate": {"mean_return": 1e6}}, {"name": "second"}]}}
+    with serve(settings) as url, Fleet(url, experiment_of(**stages)) as fleet:
+        for seed in range(20):
+            assert fleet.post(fleet.play(seed=seed, stage="first")).status_code == 201
+        before = fleet.status()
+        monkeypatch.setattr(registry, "prepared", after_retention)
+        with serve(settings) as second:
+            fleet.reconnect(second)
+            after = fleet.status()
+            left = len(fleet.get("/episodes", params={"limit": 100}).json()["episodes"])
+    assert left == 20 - registry.PREPARATIONS
+    for name in ("episodes", "environment_steps", "stage"):
+        assert after[name] == before[name]
+    assert after["limits"]["inserted"] == 20 * STEPS
+
+
+def test_a_run_is_opened_though_to_read_what_it_has_played_takes_longer_than_a_request_may_wait(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @asynccontextmanager
+    async def slow(what: str, *, seconds: float = DATABASE_SECONDS) -> AsyncIterator[None]:
+        if seconds <= DATABASE_SECONDS and what != "read episodes":
+            raise UnavailableError("it takes longer", reason="database", retry_after_seconds=1)
+        async with asking(what, seconds=seconds):
+            yield
+
+    with serve(settings) as url, Fleet(url) as fleet:
+        assert fleet.publish(10, fleet.lease().json()["epoch"]).status_code == 201
+        for seed in range(3):
+            assert fleet.post(fleet.play(seed=seed)).status_code == 201
+        assert fleet.post(fleet.play(role="evaluate", policy_version=10, exploration="none")).status_code == 201
+        before = fleet.status()
+        monkeypatch.setattr(episodes, "asking", slow)
+        with serve(settings) as second:
+            fleet.reconnect(second)
+            after = fleet.status()
+    for name in ("episodes", "environment_steps", "environment_steps_per_second", "returns"):
+        assert after[name] == before[name]
 
 
 def test_a_run_that_is_opened_again_remembers_what_retention_has_deleted(settings: Settings) -> None:

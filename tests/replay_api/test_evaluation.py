@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+from pymongo import MongoClient
 
 from replay_api.errors import UnavailableError
 from replay_api.services.evaluation import Evaluations
 from replay_api.settings import Settings
+from replay_api.storage.episodes import EpisodeStore
+from replay_api.storage.runs import RunStore
 from tests.conftest import serve
 from tests.faults.observed import until
+from tests.faults.test_replicas import through
 from tests.replay_api.fleet import Fleet
 
 
@@ -56,12 +64,12 @@ def test_an_episode_that_was_stored_but_not_noted_is_noted_when_it_is_posted_aga
 ) -> None:
     note, failures = Evaluations.note, 1
 
-    async def fail_first(self: Evaluations, *arguments: Any) -> None:
+    async def fail_first(self: Evaluations, *arguments: Any, **named: Any) -> None:
         nonlocal failures
         if failures:
             failures -= 1
             raise UnavailableError("the database did not answer", reason="database", retry_after_seconds=1)
-        await note(self, *arguments)
+        await note(self, *arguments, **named)
 
     with serve(settings) as url, Fleet(url) as fleet:
         fleet.publish(10, fleet.lease().json()["epoch"])
@@ -74,3 +82,70 @@ def test_an_episode_that_was_stored_but_not_noted_is_noted_when_it_is_posted_aga
         assert evaluated(fleet) == (2, 1)
         assert fleet.post(last).status_code == 200
         assert evaluated(fleet) == (2, 1)
+
+
+def slowed(monkeypatch: pytest.MonkeyPatch, owner: type, name: str, *, before: bool) -> Callable[[], bool]:
+    """Let the first call of a coroutine method take a second more, before or after its work; whether it waits."""
+    method, calls, waits = getattr(owner, name), 0, threading.Event()
+
+    async def pause() -> None:
+        waits.set()
+        await asyncio.sleep(1.0)
+
+    async def slow(*arguments: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        first = calls == 1
+        if first and before:
+            await pause()
+        result = await method(*arguments)
+        if first and not before:
+            await pause()
+        return result
+
+    monkeypatch.setattr(owner, name, slow)
+    return waits.is_set
+
+
+def test_a_replica_that_has_counted_fewer_episodes_undoes_nothing(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with serve(settings) as first, serve(settings) as second, Fleet(first) as fleet, ThreadPoolExecutor() as threads:
+        fleet.publish(10, fleet.lease().json()["epoch"])
+        other = through(fleet, second)
+        assert other.status()["checkpoint"]["step"] == 10
+        reads = slowed(monkeypatch, EpisodeStore, "evaluated", before=False)
+        late = threads.submit(fleet.post, evaluation(fleet, seed=5))
+        until(reads, "the first is not noted")
+        assert other.post(evaluation(fleet, seed=6)).status_code == 201
+        assert late.result().status_code == 201
+        assert evaluated(fleet) == (2, 1)
+        assert fleet.get("/checkpoints").json()["best"] == 10
+        with MongoClient[dict[str, Any]](settings.mongodb_uri.get_secret_value()) as client:
+            (run,) = client[settings.mongodb_database]["runs"].find({"_id": fleet.run})
+        assert run["head"]["evaluation_episodes"] == 2
+        other.http.close()
+
+
+def test_a_choice_of_the_best_that_comes_late_does_not_last(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with serve(settings) as first, serve(settings) as second, Fleet(first) as fleet, ThreadPoolExecutor() as threads:
+        epoch = fleet.lease().json()["epoch"]
+        for step in (10, 20):
+            assert fleet.publish(step, epoch).status_code == 201
+        other = through(fleet, second)
+        assert other.status()["checkpoint"]["step"] == 20
+        scores = {seed: float(fleet.play(seed=seed).trajectory.reward.sum()) for seed in range(4)}
+        by_score = sorted(scores, key=lambda seed: scores[seed])
+        worse, better = by_score[:2], by_score[2:]
+        assert fleet.post(evaluation(fleet, worse[0])).status_code == 201
+        chooses = slowed(monkeypatch, RunStore, "set_best", before=True)
+        late = threads.submit(fleet.post, evaluation(fleet, worse[1]))
+        until(chooses, "10 does not become the best")
+        for seed in better:
+            assert other.post(evaluation(fleet, seed, policy_version=20)).status_code == 201
+        assert fleet.get("/checkpoints").json()["best"] == 20
+        assert late.result().status_code == 201
+        assert fleet.get("/checkpoints").json()["best"] == 20
+        other.http.close()

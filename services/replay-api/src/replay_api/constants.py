@@ -63,6 +63,16 @@ RATE_WINDOW_SECONDS = 60.0
 RECENT_EPISODES = 20
 """Episodes behind the returns of the status."""
 
+TELL_INTERVAL_SECONDS = 1.0
+"""Interval in s at which an event is told again that the database did not keep."""
+
+TELL_SECONDS = 600.0
+"""Time in s after which that is given up."""
+
+FIRST_BODY_SECONDS = 5.0
+"""Time in s that a policy is waited for which is published and was not read from the checkpoint store yet, as after a
+start; whoever asks then would be told to come back for what takes milliseconds."""
+
 MAX_POLICY_WAIT_SECONDS = 60.0
 """Longest long poll in s."""
 

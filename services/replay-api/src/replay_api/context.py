@@ -110,8 +110,8 @@ def _assemble(
     sampling: ThreadPoolExecutor,
 ) -> Context:
     event_store = EventStore(database)
-    events = EventLog(event_store, metrics)
     background = Background()
+    events = EventLog(event_store, background, metrics)
     registry = RunRegistry(stores, events, metrics, settings, working)
     evaluations = Evaluations(stores.episodes, stores.records, stores.runs, events, metrics)
     curriculum = Curriculum(registry, stores.runs, stores.episodes, events)

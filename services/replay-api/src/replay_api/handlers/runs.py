@@ -118,7 +118,7 @@ async def report_worker(
         raise RejectedError(detail, field="failures", reason="bounds")
     if opened.workers.report(worker, report):
         data = {"worker": worker, "role": report.role, "simulators": report.simulators}
-        await context.events.add(opened.run, "worker_joined", **data)
+        await context.events.tell(opened.run, "worker_joined", **data)
     return WorkerOrders(stage=opened.description.stage, training_episodes=opened.tally.training_episodes)
 
 
@@ -131,4 +131,4 @@ async def report_worker(
 )
 async def worker_leaves(opened: CurrentRun, worker: WorkerPath, context: CurrentContext) -> None:
     if opened.workers.leave(worker):
-        await context.events.add(opened.run, "worker_left", worker=worker, silent=False)
+        await context.events.tell(opened.run, "worker_left", worker=worker, silent=False)

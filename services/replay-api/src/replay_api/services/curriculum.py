@@ -45,7 +45,7 @@ class Curriculum:
             steps = opened.tally.stage_steps
             data = {"stage": following.name, "index": index, "after": stage.name, "after_environment_steps": steps}
             replay = following.model_dump(include={"replay", "former", "blend_environment_steps"}, exclude_none=True)
-            await self._events.add(opened.run, "stage_entered", **data, **replay, evidence=evidence)
+            await self._events.tell(opened.run, "stage_entered", **data, **replay, evidence=evidence)
         self._registry.reopen(opened)
 
     async def _evidence(self, opened: OpenRun, stage: StageSettings, stored: EpisodeSummary) -> dict[str, Any] | None:

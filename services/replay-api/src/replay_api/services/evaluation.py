@@ -14,6 +14,10 @@ from replay_api.storage.checkpoint_records import CheckpointRecords
 from replay_api.storage.episodes import EpisodeStore, Evaluated
 from replay_api.storage.runs import Evaluation, RunStore
 
+CHOICES = 8
+"""Times that the best is chosen at most until the choice stands; whoever notes the evaluation that came in between
+chooses, too."""
+
 
 class Evaluations:
     """Keeps the mean official score of every checkpoint, and the head `best`."""
@@ -28,7 +32,7 @@ class Evaluations:
         self._metrics = metrics
         self._one_at_a_time = asyncio.Lock()
 
-    async def note(self, opened: OpenRun, policy_version: int, stage: str) -> None:
+    async def note(self, opened: OpenRun, policy_version: int, stage: str, *, again: bool = False) -> None:
         """Count a new evaluation episode of a policy; one of a stage that is over changes nothing.
 
         The best checkpoint has the highest mean over at least `evaluation.episodes` episodes; it is found anew every
@@ -36,6 +40,9 @@ class Evaluations:
         checkpoints of any task are compared by. It does not say that the policy walks (in round 2 a statue has 83 % of
         the maximum); how many episodes walked stands beside it in the event. Scores of
         other stages are of other tasks: they do not compare.
+
+        `again` says that the episode was stored before: the attempt that did may have counted it, and have ended before
+        the event was kept.
         """
         if stage != opened.stage_name:
             return
@@ -52,30 +59,40 @@ class Evaluations:
                 return
             self._metrics.evaluation_return.labels(opened.run).set(mean_score)
             # several may be stored before the first of them is noted, and the last one noted twice
-            if before is None:  # no longer kept: only the history knows
-                ended = await self._events.has(opened.run, "evaluation_finished", policy_version=policy_version)
+            judged = {"policy_version": policy_version} | ({"stage": stage} if stage else {})
+            if before is None or again:  # only the history knows
+                ended = await self._events.has(opened.run, "evaluation_finished", **judged)
             else:
                 ended = before.evaluation_stage == stage and before.evaluation_episodes >= needed
             if not ended:
-                figures = figures_of(episodes)
-                await self._events.add(opened.run, "evaluation_finished", policy_version=policy_version, **figures)
+                await self._events.add(opened.run, "evaluation_finished", **judged, **figures_of(episodes))
             if before is not None:
                 await self._choose_best(opened, needed)
 
     async def _choose_best(self, opened: OpenRun, needed: int) -> None:
+        """Name the best, and look again: another replica may have chosen by a later evaluation meanwhile, and this one
+        have undone it."""
+        chosen: CheckpointInfo | None = None
+        for _ in range(CHOICES):
+            best = await self._best(opened, needed)
+            if best is None or best == chosen:
+                break
+            await self._runs.set_best(opened.run, best)
+            chosen = best
+        if chosen is None:
+            return
+        record = await self._runs.get(opened.run)
+        if record is not None:
+            opened.record = record
+            opened.heads.follow(record)
+
+    async def _best(self, opened: OpenRun, needed: int) -> CheckpointInfo | None:
         judged = [
             info
             for info in await self._records.all(opened.run)
             if info.evaluation_episodes >= needed and info.evaluation_stage == opened.stage_name
         ]
-        best = max(judged, key=lambda info: (_score(info), info.step), default=None)
-        if best is None:
-            return
-        await self._runs.set_best(opened.run, best)
-        record = await self._runs.get(opened.run)
-        if record is not None:
-            opened.record = record
-            await opened.heads.refresh(record)
+        return max(judged, key=lambda info: (_score(info), info.step), default=None)
 
 
 def figures_of(episodes: Sequence[Evaluated]) -> dict[str, int | float]:

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections import Counter
+from functools import partial
 from typing import Any
 
 from gaitfleet.episode import EpisodeMetadata
-from gaitfleet.wire import EpisodeSummary
-from replay_api.constants import MAX_WORKERS_PER_RUN, REJECTION_EVENTS_PER_MINUTE
+from gaitfleet.wire import EpisodeSummary, Event
+from replay_api.constants import MAX_WORKERS_PER_RUN, REJECTION_EVENTS_PER_MINUTE, TELL_INTERVAL_SECONDS, TELL_SECONDS
 from replay_api.errors import ServiceError, UnavailableError
 from replay_api.metrics import Metrics
+from replay_api.services.background import Background
 from replay_api.storage.events import EventStore
 
 
 class EventLog:
     """The history of every run, and the counts of refused episodes and of findings."""
 
-    def __init__(self, store: EventStore, metrics: Metrics) -> None:
+    def __init__(self, store: EventStore, background: Background, metrics: Metrics) -> None:
         self._store = store
+        self._background = background
         self._metrics = metrics
         self._rejected: dict[str, Counter[str]] = {}
         self._found: dict[str, Counter[str]] = {}
@@ -26,8 +30,34 @@ class EventLog:
         self._window: dict[tuple[str, str], tuple[int, int, int]] = {}  # (run, reason): minute, kept, left out
 
     async def add(self, run: str, kind: str, **data: Any) -> None:
-        """Keep an event."""
-        await self._store.append(run, kind, data)
+        """Keep an event.
+
+        Raises
+        ------
+        UnavailableError
+            When the database does not. What is told is done already: whoever asks for it again must find the event
+            missing.
+        """
+        await self._store.append(self._store.event(run, kind, data))
+
+    async def tell(self, run: str, kind: str, **data: Any) -> None:
+        """Keep an event of what is done and cannot be asked for again: where the database does not answer, it is told
+        when it does, and lost only if this process ends before."""
+        event = self._store.event(run, kind, data)
+        try:
+            await self._store.append(event)
+        except UnavailableError:
+            self._background.start(f"event/{run}/{event.sequence}", partial(self._tell_later, event))
+
+    async def _tell_later(self, event: Event) -> None:
+        until = time.monotonic() + TELL_SECONDS
+        while time.monotonic() < until:
+            await asyncio.sleep(TELL_INTERVAL_SECONDS)
+            try:
+                await self._store.append(event)
+                return
+            except UnavailableError:
+                continue  # logged where it happened
 
     async def has(self, run: str, kind: str, **data: Any) -> bool:
         """Whether an event of this kind with these particulars, and maybe others, is in the history."""

@@ -55,13 +55,23 @@ class Forks:
         new = new.model_copy(update={"parents": parents})
         inherited, replay = inherited_transitions(new), request.experiment.replay
         credit = replay.samples_per_insert * min(replay.min_size, inherited) + request.samples_per_inherited * inherited
-        if not await self._stores.runs.insert(new, credit=credit):
-            return await self._existing(new), False
-        await self._registry.tell_start(new)
-        data = {"parents": [item.run for item in parents], "transitions": inherited, "credit": credit}
-        await self._events.add(new.run, "episodes_inherited", **data)
-        await self._events.add(parent, "run_forked", into=new.run, experiment_hash=new.experiment_hash)
-        return new, True
+        if await self._stores.runs.insert(new, credit=credit):
+            await self._tell(new, credit, again=False)
+            return new, True
+        existing = await self._existing(new)
+        await self._tell(existing, (await self._registry.record(new.run)).credit, again=True)
+        return existing, False
+
+    async def _tell(self, fork: RunDescription, credit: float, *, again: bool) -> None:
+        """Write the first events; `again`: those that its creation did not come to."""
+        await self._registry.tell_start(fork, again=again)
+        if not again or not await self._events.has(fork.run, "episodes_inherited"):
+            inherited, parents = inherited_transitions(fork), [item.run for item in fork.parents]
+            data = {"parents": parents, "transitions": inherited, "credit": credit}
+            await self._events.add(fork.run, "episodes_inherited", **data)
+        parent, into = fork.parents[0].run, {"into": fork.run}
+        if not again or not await self._events.has(parent, "run_forked", **into):
+            await self._events.add(parent, "run_forked", **into, experiment_hash=fork.experiment_hash)
 
     async def _existing(self, new: RunDescription) -> RunDescription:
         """The run that has the id already: the same fork, made by an attempt whose answer was lost, or another."""

@@ -6,11 +6,13 @@ import asyncio
 import re
 import time
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 from gaitfleet.wire import CheckpointInfo
-from replay_api.constants import RETRY_AFTER_SECONDS
+from replay_api.constants import FIRST_BODY_SECONDS, RETRY_AFTER_SECONDS
 from replay_api.errors import PolicyMissingError, UnavailableError
+from replay_api.services.background import Background
 from replay_api.storage.objects import CheckpointStore, ObjectMissingError
 from replay_api.storage.runs import RunRecord
 
@@ -56,6 +58,7 @@ class Heads:
         self._published: dict[Which, CheckpointInfo] = {}
         self._waiting: dict[asyncio.Future[None], Which] = {}
         self._letting_go: set[asyncio.Task[None]] = set()
+        self._fetching = Background()
 
     def get(self, which: Which) -> ServedPolicy | None:
         """The policy of a head; None before the first."""
@@ -67,25 +70,41 @@ class Heads:
         newest = self._published.get("newest")
         return 0 if newest is None else newest.step
 
-    async def refresh(self, record: RunRecord) -> None:
-        """Follow the run's document, which another replica may have changed."""
+    def follow(self, record: RunRecord) -> None:
+        """Follow the run's document, which another replica may have changed: at once where the body is known, else as
+        soon as the checkpoint store has given it, for which nobody waits here."""
         heads: dict[Which, CheckpointInfo | None] = {"newest": record.head, "best": record.best}
         for which, info in heads.items():
-            if info is not None:
-                await self._follow(which, info)
+            if info is None or (which == "newest" and info.step < self.step):
+                continue
+            self._published[which] = info
+            if self._serves(which, info):
+                continue
+            known = next((there for there in self._served.values() if _same(there.info, info)), None)
+            if known is not None:
+                self.set(which, ServedPolicy(info, known.body))
+            else:
+                self._fetching.start(which, partial(self._fetch, which))
 
     def set(self, which: Which, policy: ServedPolicy) -> None:
         """Serve a policy from now on, also to those who wait for it. The newest never moves back."""
-        if which == "newest" and policy.info.step < self.step:
+        served = self._served.get(which)
+        if which == "newest" and served is not None and policy.info.step < served.info.step:
             return
-        self._published[which] = policy.info
+        if which == "best" or policy.info.step >= self.step:
+            self._published[which] = policy.info
         self._served[which] = policy
         letting_go = asyncio.ensure_future(self._let_go(which))
         self._letting_go.add(letting_go)
         letting_go.add_done_callback(self._letting_go.discard)
 
+    async def close(self) -> None:
+        """Ask the checkpoint store for nothing any more."""
+        await self._fetching.stop(seconds=0.0)
+
     async def wait(self, which: Which, etag: str | None, seconds: float, stop: asyncio.Event) -> ServedPolicy | None:
-        """The policy that differs from `etag`; None when there is none within `seconds`.
+        """The policy that differs from `etag`; None when there is none within `seconds`. One that is published and has
+        yet to come from the checkpoint store is waited for a moment in any case.
 
         Raises
         ------
@@ -94,6 +113,8 @@ class Heads:
         UnavailableError
             When it has one that could not be read from the checkpoint store yet.
         """
+        if which in self._published and which not in self._served:
+            seconds = max(seconds, FIRST_BODY_SECONDS)
         until = time.monotonic() + seconds
         while not self._other(which, etag) and not stop.is_set() and (left := until - time.monotonic()) > 0:
             await self._wait_turn(which, left, stop)
@@ -128,14 +149,21 @@ class Heads:
                 turn.set_result(None)
                 await asyncio.sleep(0)
 
-    async def _follow(self, which: Which, info: CheckpointInfo) -> None:
-        if which != "newest" or info.step >= self.step:
-            self._published[which] = info
+    def _serves(self, which: Which, info: CheckpointInfo) -> bool:
         served = self._served.get(which)
-        if served is not None and (served.info.step, served.info.digest) == (info.step, info.digest):
-            return
-        try:
-            body = await self._store.get(policy_key(info))
-        except ObjectMissingError:
-            return  # thinned between the document's reading and this; the next look sees the new head
-        self.set(which, ServedPolicy(info, body))
+        return served is not None and _same(served.info, info)
+
+    async def _fetch(self, which: Which) -> None:
+        """Get the body of a head from the checkpoint store, and of another that it has moved to meanwhile."""
+        while not self._serves(which, info := self._published[which]):
+            try:
+                body = await self._store.get(policy_key(info))
+            except (ObjectMissingError, UnavailableError):
+                return  # thinned since the document was read, or the store is away: the next look begins again
+            if which == "newest" or _same(self._published[which], info):  # an older best is none
+                self.set(which, ServedPolicy(info, body))
+
+
+def _same(one: CheckpointInfo, other: CheckpointInfo) -> bool:
+    """Whether two records, maybe of different times, are of the same checkpoint."""
+    return (one.step, one.digest) == (other.step, other.digest)

@@ -146,7 +146,7 @@ class Ingest:
                 opened.unsettle()
             await self._compare(opened, checked)
             if summary.role == "evaluate":  # the attempt that stored it may have ended before it was noted
-                await self._evaluations.note(opened, summary.policy_version, summary.stage)
+                await self._evaluations.note(opened, summary.policy_version, summary.stage, again=True)
             return False
         if opened.closing.is_set():  # a new stage has begun meanwhile, and its memory finds the episode in the database
             return True

@@ -6,7 +6,7 @@ from gaitfleet.wire import Lease, LeaseRequest
 from replay_api.errors import LeaseLostError, RunMissingError
 from replay_api.services.event_log import EventLog
 from replay_api.services.open_run import OpenRun
-from replay_api.storage.runs import RunStore
+from replay_api.storage.runs import LeaseRecord, RunStore
 
 
 class Leases:
@@ -15,6 +15,7 @@ class Leases:
     def __init__(self, runs: RunStore, events: EventLog) -> None:
         self._runs = runs
         self._events = events
+        self._told: dict[str, int] = {}  # the latest epoch of each run that is in the history
 
     async def take(self, opened: OpenRun, request: LeaseRequest) -> Lease:
         """Grant or renew the lease.
@@ -32,9 +33,16 @@ class Leases:
         if held.holder != request.holder:
             detail = f"{held.holder} holds the lease until {held.lease.expires_at.isoformat()}, epoch {held.epoch}"
             raise LeaseLostError(detail, field="holder", reason="lease")
-        if held.renewals == 0:
-            await self._events.add(opened.run, "lease_acquired", holder=held.holder, epoch=held.epoch)
+        await self._tell(opened.run, held)
         return held.lease.model_copy(update={"stage": record.description.stage})
+
+    async def _tell(self, run: str, held: LeaseRecord) -> None:
+        """Write the event of a grant; with a renewal, that of a grant whose attempt ended before it was kept."""
+        if held.renewals > 0 and self._told.get(run) == held.epoch:
+            return
+        if held.renewals == 0 or not await self._events.has(run, "lease_acquired", epoch=held.epoch):
+            await self._events.add(run, "lease_acquired", holder=held.holder, epoch=held.epoch)
+        self._told[run] = held.epoch
 
     async def release(self, opened: OpenRun, epoch: int) -> None:
         """Give the lease back.
@@ -46,4 +54,4 @@ class Leases:
         """
         if not await self._runs.release_lease(opened.run, epoch):
             raise LeaseLostError(f"epoch {epoch} does not hold the lease", field="epoch", reason="lease")
-        await self._events.add(opened.run, "lease_released", epoch=epoch)
+        await self._events.tell(opened.run, "lease_released", epoch=epoch)

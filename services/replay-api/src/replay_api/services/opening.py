@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import cast
 
 from gaitfleet.task.stages import stage_tasks
-from gaitfleet.wire import RunDescription
+from gaitfleet.wire import EpisodeSummary, RunDescription
 from replay_api.constants import RATE_WINDOW_SECONDS
 from replay_api.metrics import Metrics
 from replay_api.services import loading
@@ -19,7 +20,7 @@ from replay_api.services.open_run import OpenRun
 from replay_api.services.sampling import Sampler
 from replay_api.services.tally import Tally
 from replay_api.storage.checkpoint_records import CheckpointRecords
-from replay_api.storage.episodes import EpisodeStore, Planned, key_of
+from replay_api.storage.episodes import EpisodeStore, Planned, RoleTotal
 from replay_api.storage.mongo import DatabaseClock
 from replay_api.storage.objects import CheckpointStore
 from replay_api.storage.replicas import ReplicaStore
@@ -97,6 +98,26 @@ async def prepared(
     return plan, opened
 
 
+def count_deleted(opened: OpenRun, before: RunRecord, after: RunRecord) -> None:
+    """Count what retention deleted while the run was read as if none of it had been seen.
+
+    What was seen before it was deleted is counted twice: at most what is deleted in the time of one reading. The other
+    way it would be missed, and whoever samples would wait for as much that will never come.
+
+    Parameters
+    ----------
+    before, after
+        The run's document as it was then, and afterwards.
+    """
+    opened.record, tally, stage = after, opened.tally, opened.stage_name
+    opened.limiter.inserted += after.deleted_transitions - before.deleted_transitions
+    for role, total in after.deleted.items():
+        known = before.deleted.get(role, RoleTotal(0, 0, 0))
+        tally.episodes[role] = tally.episodes.get(role, 0) + total.episodes - known.episodes
+        tally.steps += total.steps - known.steps
+    tally.stage_steps += after.deleted_stage_steps.get(stage, 0) - before.deleted_stage_steps.get(stage, 0)
+
+
 async def _inserted(record: RunRecord, plan: loading.LoadPlan, episodes: EpisodeStore) -> int:
     """Transitions inserted in the whole run; those stored after the plan are counted when they are followed."""
     inserted = loading.transitions_in(plan.own) + record.deleted_transitions
@@ -127,9 +148,8 @@ async def _remember(opened: OpenRun, planned: Sequence[Planned], settled: dateti
     if evaluated is not None:
         for summary in reversed(await episodes.evaluations(run, evaluated)):
             opened.tally.remember(summary)
-    for summary in await episodes.summaries(await episodes.keys_since(run, settled)):
-        key = key_of(run, summary.episode_id)
-        too_old = oldest is not None and (summary.stored_at, key) < oldest  # for the memory, but counted as inserted
-        if key in keys or too_old or summary.role == "evaluate":  # any other came after the plan, and is followed
-            opened.recent.add(key)
-            opened.tally.count(summary)
+    for episode in await episodes.stored_since(run, settled):
+        too_old = oldest is not None and (episode.stored_at, episode.key) < oldest  # for the memory, but was inserted
+        if episode.key in keys or too_old or episode.role == "evaluate":  # any other came after the plan: followed
+            opened.recent.add(episode.key)
+            opened.tally.count(cast(EpisodeSummary, episode))  # which has all that counts

@@ -12,6 +12,7 @@ import time
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Any, Literal
+from weakref import WeakValueDictionary
 
 import numpy as np
 
@@ -62,6 +63,7 @@ class Publication:
         self._events = events
         self._metrics = metrics
         self._threads = threads
+        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()  # while somebody waits or works
 
     async def publish(self, opened: OpenRun, step: int, epoch: int, body: bytes) -> tuple[CheckpointInfo, bool]:
         """Publish a checkpoint; its record, and whether it is new.
@@ -138,18 +140,29 @@ class Publication:
         kept = await self._stores.records.get(opened.run, step)
         for there in (record.head, kept):
             if there is not None and (there.step, there.digest) == (step, candidate.info.digest):
-                await self._stores.records.put(there)  # a crash between the head and its record
+                async with self._turn(opened):
+                    await self._finish(opened, there, candidate.warm_start, again=True)
                 return there, False
         _check_fence(record, candidate.info)  # before the upload, to spare it
         await self._put(checkpoint_key(candidate.info), body)
         await self._put(policy_key(candidate.info), candidate.policy)
         info = candidate.info.model_copy(update={"published_at": now()})
         # Shielded: a head that has moved must also be recorded and served.
-        moving = self._move(opened, ServedPolicy(info, candidate.policy))
-        moved = await asyncio.shield(asyncio.ensure_future(moving))
-        if record.head is None and candidate.warm_start is not None and moved[1]:
-            await self._events.add(opened.run, "warm_started", step=step, **candidate.warm_start)
-        return moved
+        moving = self._move_alone(opened, ServedPolicy(info, candidate.policy), candidate.warm_start)
+        return await asyncio.shield(asyncio.ensure_future(moving))
+
+    def _turn(self, opened: OpenRun) -> asyncio.Lock:
+        """One publication of a run at a time: a repeated one must not miss in the history what is on its way there."""
+        return self._turns.setdefault(opened.run, asyncio.Lock())
+
+    async def _move_alone(
+        self, opened: OpenRun, policy: ServedPolicy, warm_start: dict[str, Any] | None
+    ) -> tuple[CheckpointInfo, bool]:
+        async with self._turn(opened):
+            info, new = await self._move(opened, policy)
+            await self._finish(opened, info, warm_start, again=not new)
+            await self._registry.look(opened)
+        return info, new
 
     async def _move(self, opened: OpenRun, policy: ServedPolicy) -> tuple[CheckpointInfo, bool]:
         info = policy.info
@@ -163,12 +176,21 @@ class Publication:
                 f"the lease changed while checkpoint {info.step} was published", field="epoch", reason="lease"
             )
         opened.heads.set("newest", policy)
-        await self._stores.records.put(info)
-        data = {"step": info.step, "epoch": info.epoch, "digest": info.digest, "size_bytes": info.size_bytes}
-        await self._events.add(opened.run, "checkpoint_published", **data)
-        await self._registry.look(opened)
-        self._background.start(f"thinning/{opened.run}", lambda: self._thinning.thin(opened))
         return info, True
+
+    async def _finish(
+        self, opened: OpenRun, info: CheckpointInfo, warm_start: dict[str, Any] | None, *, again: bool
+    ) -> None:
+        """What follows when the head has moved: record, history, thinning. The attempt that moved it may have ended
+        anywhere in between; then the same request comes `again`."""
+        await self._stores.records.put(info)
+        data = {"step": info.step, "digest": info.digest}
+        if not again or not await self._events.has(opened.run, "checkpoint_published", **data):
+            data |= {"epoch": info.epoch, "size_bytes": info.size_bytes}
+            await self._events.add(opened.run, "checkpoint_published", **data)
+        if warm_start is not None and not await self._events.has(opened.run, "warm_started"):
+            await self._events.add(opened.run, "warm_started", step=info.step, **warm_start)
+        self._background.start(f"thinning/{opened.run}", lambda: self._thinning.thin(opened))
 
     async def _put(self, key: str, body: bytes) -> None:
         try:

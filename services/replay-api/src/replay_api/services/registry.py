@@ -30,11 +30,15 @@ from replay_api.services.event_log import EventLog
 from replay_api.services.following import Following
 from replay_api.services.limiter import LimiterRule
 from replay_api.services.open_run import OpenRun
-from replay_api.services.opening import Stores, prepared
+from replay_api.services.opening import Stores, count_deleted, prepared
 from replay_api.services.warm_starts import check_warm_start
 from replay_api.settings import Settings
 from replay_api.storage.mongo import now
 from replay_api.storage.runs import RunRecord
+
+PREPARATIONS = 4
+"""Times that a run is read at most until another replica deletes nothing meanwhile: reading a large one takes longer
+than it takes to delete some of it."""
 
 _log = logging.getLogger(__name__)
 
@@ -81,6 +85,7 @@ class RunRegistry:
             hashes = f"{existing.experiment_hash}, this one is {experiment.hash}"
             detail = f"run {run!r} has the experiment {hashes}: choose another id"
             raise ExperimentConflictError(detail, field="run", reason="experiment")
+        await self.tell_start(existing, again=True)
         return existing, False
 
     async def taking(self, new: RunDescription) -> RunDescription:
@@ -101,16 +106,19 @@ class RunRegistry:
         parents = await shown(new, experiment.demonstrations, stores.runs, stores.episodes, stores.clock)
         return new.model_copy(update={"demonstrations": parents})
 
-    async def tell_start(self, description: RunDescription) -> None:
-        """Write the first events of a new run."""
+    async def tell_start(self, description: RunDescription, *, again: bool = False) -> None:
+        """Write the first events of a new run; `again`: those that its creation did not come to."""
         experiment = description.experiment
-        await self._events.add(description.run, "run_started", experiment_hash=description.experiment_hash)
+        told: dict[str, dict[str, Any]] = {"run_started": {"experiment_hash": description.experiment_hash}}
         if description.demonstrations:
             transitions = sum(parent.transitions for parent in description.demonstrations)
             runs = [parent.run for parent in description.demonstrations]
-            await self._events.add(description.run, "demonstrations_shown", runs=runs, transitions=transitions)
+            told["demonstrations_shown"] = {"runs": runs, "transitions": transitions}
         if experiment.curriculum is not None:
-            await self._events.add(description.run, "stage_entered", stage=experiment.stage_names[0], index=0)
+            told["stage_entered"] = {"stage": experiment.stage_names[0], "index": 0}
+        for kind, data in told.items():
+            if not again or not await self._events.has(description.run, kind):
+                await self._events.add(description.run, kind, **data)
 
     def describe(self, run: str, experiment: Experiment) -> RunDescription:
         """A run that does not exist yet.
@@ -225,24 +233,27 @@ class RunRegistry:
             task.cancel()
         opened.closing.set()  # the flusher is not cancelled: an increment cut off might be counted twice
         await asyncio.gather(*opened.tasks, *opened.flusher, return_exceptions=True)
+        await opened.heads.close()
         with suppress(UnavailableError):
             await self._stores.runs.end_additions(opened.run, opened.additions.by)
 
     async def _open_now(self, run: str, before: OpenRun | None = None) -> OpenRun:
         record = await self.record(run)
         await self._following.announce()
-        plan, opened = await prepared(record, self._stores, self._metrics, self._threads)
-        # what retention deleted meanwhile is neither in the store nor in this record's count
-        while (now := await self.record(run)).deleted_transitions != record.deleted_transitions:
-            record = now
+        for _ in range(PREPARATIONS):
             plan, opened = await prepared(record, self._stores, self._metrics, self._threads)
+            before_it, record = record, await self.record(run)
+            # what retention deleted meanwhile is neither in the store nor in the count that this began with
+            if record.deleted_transitions == before_it.deleted_transitions:
+                break
+        else:
+            count_deleted(opened, before_it, record)
         if before is not None:  # what waits for a policy goes on waiting, and workers have not left
             opened.heads, opened.workers = before.heads, before.workers
         if run in self._held:  # what was sent to the database before may come there now
             opened.unsettle()
         self._held.add(run)
-        with suppress(UnavailableError):  # episodes are taken in while the checkpoint store is away
-            await opened.heads.refresh(record)
+        opened.heads.follow(record)
         if record.head is not None:  # a crash between the head and its record
             await self._stores.records.put(record.head)
         limit = self._settings.max_decompressed_bytes
@@ -288,8 +299,9 @@ class RunRegistry:
                 if began >= looked + WATCH_SECONDS:
                     looked = began
                     await self.look(opened)
-                    for worker in opened.workers.expire():
+                    for worker in opened.workers.silent():
                         await self._events.add(opened.run, "worker_left", worker=worker, silent=True)
+                        opened.workers.leave(worker)  # not before it is told: the next look goes on here
             except UnavailableError:
                 continue  # logged where it happened; the next look tries again
             except RunMissingError:
@@ -318,4 +330,4 @@ class RunRegistry:
         rule = LimiterRule.of(opened.description.experiment, record.limits)
         if rule != opened.limiter.rule:
             opened.limiter.change(rule)
-        await opened.heads.refresh(record)
+        opened.heads.follow(record)

@@ -47,13 +47,10 @@ class WorkerBook:
         """Forget a worker; False when it was not known."""
         return self._heard.pop(worker, None) is not None
 
-    def expire(self) -> list[str]:
-        """Forget and name those that have been silent for too long."""
+    def silent(self) -> list[str]:
+        """Those that were not heard of for too long."""
         limit = time.monotonic() - WORKER_EXPIRY_SECONDS
-        silent = [worker for worker, heard in self._heard.items() if heard.at < limit]
-        for worker in silent:
-            del self._heard[worker]
-        return silent
+        return [worker for worker, heard in self._heard.items() if heard.at < limit]
 
     @property
     def failures(self) -> dict[str, int]:

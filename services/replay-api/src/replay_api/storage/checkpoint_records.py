@@ -34,11 +34,12 @@ class CheckpointRecords:
         return [_info(document) for document in documents]
 
     async def evaluated(self, run: str, step: int, score: Evaluation) -> CheckpointInfo | None:
-        """Note an evaluation; the checkpoint as it was before, None when it is no longer kept."""
-        change = {"$set": score.fields()}
+        """Note an evaluation unless one of more episodes is noted; the checkpoint as it was before, None when it is no
+        longer kept."""
+        fence = {"_id": _key(run, step)} | score.fence()
         async with asking("note the evaluation"):
-            before = await self._checkpoints.find_one_and_update({"_id": _key(run, step)}, change)
-        return None if before is None else _info(before)
+            before = await self._checkpoints.find_one_and_update(fence, {"$set": score.fields()})
+        return await self.get(run, step) if before is None else _info(before)
 
     async def delete(self, run: str, step: int) -> None:
         """Forget a checkpoint."""

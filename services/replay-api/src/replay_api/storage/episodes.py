@@ -54,7 +54,7 @@ class Evaluated:
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """One training episode of the store, to be loaded or to be deleted."""
+    """One episode of the store, to be loaded, to be deleted or to be counted."""
 
     key: str
     transitions: int
@@ -182,6 +182,13 @@ class EpisodeStore:
             documents = await cursor.sort([("stored_at", 1), ("_id", 1)]).limit(limit).to_list(None)
         return [document["_id"] for document in documents]
 
+    async def stored_since(self, run: str, since: datetime) -> list[Planned]:
+        """Episodes of every role that were stored at or after a moment, oldest first."""
+        query = {"run": run, "role": {"$in": list(get_args(Role))}, "stored_at": {"$gte": since}}  # as the index has it
+        async with asking("list new episodes", seconds=120.0):
+            documents = await self._episodes.find(query, _PLANNED).to_list(None)
+        return sorted(map(_planned, documents), key=lambda episode: (episode.stored_at, episode.key))
+
     async def summaries(self, keys: Sequence[str]) -> list[EpisodeSummary]:
         """Summaries of episodes, oldest first; those that are gone are left out."""
         async with asking("read episodes"):
@@ -204,7 +211,7 @@ class EpisodeStore:
 
     async def latest(self, run: str, role: str, limit: int) -> list[EpisodeSummary]:
         """Newest stored episodes of a role, newest first."""
-        async with asking("list episodes"):
+        async with asking("list episodes", seconds=120.0):
             cursor = self._episodes.find({"run": run, "role": role}, {"content": 0})
             documents = await cursor.sort([("stored_at", DESCENDING), ("_id", DESCENDING)]).limit(limit).to_list(limit)
         return [_summary(document) for document in documents]
@@ -212,7 +219,7 @@ class EpisodeStore:
     async def evaluations(self, run: str, policy_version: int) -> list[EpisodeSummary]:
         """Every evaluation episode of one policy, newest first."""
         query = {"run": run, "role": "evaluate", "policy_version": policy_version}
-        async with asking("list evaluations"):
+        async with asking("list evaluations", seconds=120.0):
             documents = await self._episodes.find(query, {"content": 0}).sort("_id", DESCENDING).to_list(None)
         return [_summary(document) for document in documents]
 
@@ -253,7 +260,7 @@ class EpisodeStore:
 
     async def newest_evaluated(self, run: str) -> int | None:
         """Newest policy that has an evaluation episode."""
-        async with asking("look for evaluations"):
+        async with asking("look for evaluations", seconds=120.0):
             cursor = self._episodes.find({"run": run, "role": "evaluate"}, {"policy_version": 1})
             documents = await cursor.sort("policy_version", DESCENDING).limit(1).to_list(1)
         return int(documents[0]["policy_version"]) if documents else None

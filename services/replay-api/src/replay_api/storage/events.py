@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import os
 import time
+from contextlib import suppress
 from typing import Any
+
+from pymongo.errors import DuplicateKeyError
 
 from gaitfleet.wire import Event
 from replay_api.storage.mongo import Database, Document, asking, now
@@ -23,16 +26,20 @@ class EventStore:
         self._last = 0
         self._process = os.urandom(4).hex()
 
-    async def append(self, run: str, kind: str, data: dict[str, Any]) -> Event:
-        """Keep one event."""
+    def event(self, run: str, kind: str, data: dict[str, Any]) -> Event:
+        """An event of this moment."""
         self._last = max(self._last + 1, time.time_ns() // 1000)
         sequence = f"{self._last:016x}{self._process}"
-        event = Event(sequence=sequence, run=run, at=now(), kind=kind, data=data)
+        return Event(sequence=sequence, run=run, at=now(), kind=kind, data=data)
+
+    async def append(self, event: Event) -> None:
+        """Keep one event; does nothing when an attempt whose answer was lost has kept it."""
+        document = {"_id": f"{event.run}/{event.sequence}", "run": event.run, "at": event.at, "kind": event.kind}
         # The particulars are text, because names in them (reward terms, losses) may hold dots.
-        document = {"_id": f"{run}/{sequence}", "run": run, "at": event.at, "kind": kind, "data": json.dumps(data)}
+        document["data"] = json.dumps(event.data)
         async with asking("keep an event"):
-            await self._events.insert_one(document)
-        return event
+            with suppress(DuplicateKeyError):
+                await self._events.insert_one(document)
 
     async def page(self, run: str, after: str | None, kind: str | None, limit: int | None) -> list[Event]:
         """Events, oldest first; all of them without a limit."""

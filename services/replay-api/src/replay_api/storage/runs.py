@@ -55,6 +55,11 @@ class Evaluation:
             "evaluation_stage": self.stage,
         }
 
+    def fence(self, prefix: str = "") -> Document:
+        """Query for records that this may be noted in: another replica may have counted more episodes of the stage."""
+        other_stage = {f"{prefix}evaluation_stage": {"$ne": self.stage}}
+        return {"$or": [other_stage, {f"{prefix}evaluation_episodes": {"$lte": self.episodes}}]}
+
 
 @dataclass(frozen=True, slots=True)
 class RunRecord:
@@ -188,10 +193,10 @@ class RunStore:
         return bool(result.matched_count)
 
     async def evaluated(self, run: str, step: int, score: Evaluation) -> None:
-        """Note an evaluation of the head; does nothing where the head has moved on."""
+        """Note an evaluation of the head; does nothing where the head has moved on or one of more episodes is noted."""
         change = {"$set": {f"head.{name}": value for name, value in score.fields().items()}}
         async with asking("note the evaluation"):
-            await self._runs.update_one({"_id": run, "head.step": step}, change)
+            await self._runs.update_one({"_id": run, "head.step": step} | score.fence("head."), change)
 
     async def set_best(self, run: str, info: CheckpointInfo) -> None:
         """Name the best checkpoint."""
