@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import cast
 
 from gaitfleet.task.stages import stage_tasks
-from gaitfleet.wire import EpisodeSummary, RunDescription
+from gaitfleet.wire import RunDescription
 from replay_api.constants import RATE_WINDOW_SECONDS
 from replay_api.metrics import Metrics
 from replay_api.services import loading
@@ -152,4 +151,4 @@ async def _remember(opened: OpenRun, planned: Sequence[Planned], settled: dateti
         too_old = oldest is not None and (episode.stored_at, episode.key) < oldest  # for the memory, but was inserted
         if episode.key in keys or too_old or episode.role == "evaluate":  # any other came after the plan: followed
             opened.recent.add(episode.key)
-            opened.tally.count(cast(EpisodeSummary, episode))  # which has all that counts
+            opened.tally.count(episode)

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from gaitfleet.wire import EpisodeSummary, ReturnStatistics
 from replay_api.constants import RATE_WINDOW_SECONDS, RECENT_EPISODES
-from replay_api.storage.episodes import RoleTotal
+from replay_api.storage.episodes import Planned, RoleTotal
 
 
 class Tally:
@@ -36,7 +36,7 @@ class Tally:
         self.count(summary)
         self.remember(summary)
 
-    def count(self, summary: EpisodeSummary) -> None:
+    def count(self, summary: EpisodeSummary | Planned) -> None:
         """Count a stored episode."""
         self.episodes[summary.role] = self.episodes.get(summary.role, 0) + 1
         self.steps += summary.steps
