@@ -21,7 +21,14 @@ from gaitfleet.client import ReplayClient
 from gaitfleet.command.display import status_table
 from gaitfleet.command.fleet import Fleet, FleetOptions
 from gaitfleet.command.processes import only_one
-from gaitfleet.errors import ApiError, ConflictError, ExperimentError, GaitfleetError, NotFoundError
+from gaitfleet.errors import (
+    ApiError,
+    ApiUnavailableError,
+    ConflictError,
+    ExperimentError,
+    GaitfleetError,
+    NotFoundError,
+)
 from gaitfleet.experiment import Experiment, load_experiment
 from gaitfleet.task.stages import stage_tasks
 from gaitfleet.wire import RunStatus
@@ -29,6 +36,9 @@ from gaitfleet.wire import RunStatus
 DEFAULT_EXPERIMENT = "prosthetics"
 TABLE_SECONDS = 1.0
 LINE_SECONDS = 5.0
+
+ANSWER_SECONDS = 10.0
+"""How long one request to the API may take; one that takes longer is sent again."""
 
 
 def up(
@@ -94,15 +104,15 @@ def read_experiment(name: str) -> Experiment:
     return experiment
 
 
-class _Stop:
+class Stop:
     """Set by SIGINT and SIGTERM."""
 
     requested = False
 
 
 @contextmanager
-def _stop_signals() -> Iterator[_Stop]:
-    stop = _Stop()
+def _stop_signals() -> Iterator[Stop]:
+    stop = Stop()
 
     def request(_signal: int, _frame: object) -> None:
         stop.requested = True
@@ -116,23 +126,52 @@ def _stop_signals() -> Iterator[_Stop]:
 
 
 def _run_fleet(
-    options: FleetOptions, experiment: Experiment | None, stop_after: int | None, stopping: _Stop, console: Console
+    options: FleetOptions, experiment: Experiment | None, stop_after: int | None, stopping: Stop, console: Console
 ) -> None:
     fleet = Fleet(options)
     try:
         console.print(f"starting; data and logs in {options.data_dir.resolve()}")
         fleet.start_storage(lambda: stopping.requested)
         if not stopping.requested:
-            with ReplayClient(fleet.api_url, run=options.run, timeout_seconds=10.0, attempts=1) as client:
-                _open_run(client, options.run, experiment)
-                _say_where_it_stands(client.status(), console)
-                configuration = fleet.start_workers()
-                console.print(f"metrics: prometheus --config.file={configuration}")
-                _watch(fleet, client, stop_after, stopping, console)
+            with ReplayClient(fleet.api_url, run=options.run, timeout_seconds=ANSWER_SECONDS, attempts=1) as client:
+                status = opened_run(fleet, client, options.run, experiment, stopping, console)
+                if status is not None:
+                    _say_where_it_stands(status, console)
+                    configuration = fleet.start_workers()
+                    console.print(f"metrics: prometheus --config.file={configuration}")
+                    _watch(fleet, client, stop_after, stopping, console)
         console.print("stopping: rollouts, trainer, replay API, database")
     finally:
         fleet.stop()
     console.print("stopped; the same command continues the run")
+
+
+def opened_run(
+    fleet: Fleet, client: ReplayClient, run: str, experiment: Experiment | None, stopping: Stop, console: Console
+) -> RunStatus | None:
+    """The status of the run, created where it is new; None when a signal asks to stop.
+
+    The API answers as soon as it has read the run's newest transitions, longer than a request waits where they are many.
+
+    Raises
+    ------
+    ProcessFailedError
+        When database or API die again and again.
+    """
+    said = ""
+    while not stopping.requested:
+        for message in fleet.watch():
+            console.print(message)
+        try:
+            _open_run(client, run, experiment)
+            return client.status()
+        except ApiUnavailableError as error:
+            reason = str(error) if error.status else "opening the run ..."
+            if reason != said:
+                said = reason
+                console.print(reason)
+        _sleep(TABLE_SECONDS, stopping)
+    return None
 
 
 def _open_run(client: ReplayClient, run: str, experiment: Experiment | None) -> None:
@@ -161,7 +200,7 @@ def _say_where_it_stands(status: RunStatus, console: Console) -> None:
     console.print(f"run {status.run}: continuing from {stored:,} episodes, {steps}, {step}")
 
 
-def _watch(fleet: Fleet, client: ReplayClient, stop_after: int | None, stopping: _Stop, console: Console) -> None:
+def _watch(fleet: Fleet, client: ReplayClient, stop_after: int | None, stopping: Stop, console: Console) -> None:
     """Show the status until the stop condition holds or a signal asks to stop."""
     terminal = Console()
     with Live(console=terminal, auto_refresh=False) if terminal.is_terminal else _no_live() as live:
@@ -206,7 +245,7 @@ def _status(client: ReplayClient) -> RunStatus | None:
         return None  # it is being started again; its log says why
 
 
-def _sleep(seconds: float, stopping: _Stop) -> None:
+def _sleep(seconds: float, stopping: Stop) -> None:
     deadline = time.monotonic() + seconds
     while not stopping.requested and time.monotonic() < deadline:
         time.sleep(0.05)
