@@ -1,7 +1,13 @@
-"""`gaitfleet up` and a replay API that is slow to open the run."""
+"""`gaitfleet up` with a replay API that is slow to open the run, and with a terminal that is closed."""
 
 from __future__ import annotations
 
+import fcntl
+import os
+import pty
+import subprocess
+import sys
+import termios
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -9,13 +15,14 @@ from io import StringIO
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import psutil
 import pytest
 from rich.console import Console
 
 from gaitfleet.client import ReplayClient
 from gaitfleet.command.fleet import Fleet as LocalFleet
 from gaitfleet.command.fleet import FleetOptions
-from gaitfleet.command.processes import MAX_DEATHS, Child, ProcessFailedError
+from gaitfleet.command.processes import MAX_DEATHS, Child, ProcessFailedError, free_port
 from gaitfleet.command.up import Stop, opened_run
 from gaitfleet.wire import RunStatus
 from tests.relay import Relay
@@ -81,3 +88,28 @@ def test_an_api_that_dies_again_and_again_ends_the_wait_for_a_run(opening: Openi
         api.start()
         with pytest.raises(ProcessFailedError, match=f"replay-api died {MAX_DEATHS} times in a row"):
             result.result(30)
+
+
+def test_a_closed_terminal_stops_it_in_order(tmp_path: Path) -> None:
+    """The database that it waits for is nowhere, so that the API is all there is to stop."""
+    terminal, end = pty.openpty()
+    nowhere = f"mongodb://127.0.0.1:{free_port()}/"
+    options = ["--port", str(free_port()), "--data-dir", str(tmp_path), "--mongodb-uri", nowhere]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "gaitfleet", "up", *options],
+        stdin=end,
+        stdout=end,
+        stderr=end,
+        start_new_session=True,
+        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # noqa: PLW1509 (it takes no lock)
+    )
+    os.close(end)
+    log = tmp_path / "logs" / "replay-api.log"
+    deadline = time.monotonic() + 60
+    while not (log.exists() and "{" in log.read_text()):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    children = psutil.Process(process.pid).children(recursive=True)
+    os.close(terminal)
+    assert process.wait(40) == 0
+    assert not psutil.wait_procs(children, timeout=5)[1]

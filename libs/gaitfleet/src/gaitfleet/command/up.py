@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -71,7 +72,7 @@ def up(
 ) -> None:
     """Run database, replay API, trainer and rollouts on this machine, and show how they fare.
 
-    Ctrl-C, or the stop condition, ends it cleanly; the same command continues the run.
+    Ctrl-C, a closed terminal or the stop condition ends it cleanly; the same command continues the run.
     """
     options = FleetOptions(
         run, data_dir, port, workers, evaluators, mongodb_uri, checkpoint_store, s3_endpoint_url, device
@@ -105,24 +106,43 @@ def read_experiment(name: str) -> Experiment:
 
 
 class Stop:
-    """Set by SIGINT and SIGTERM."""
+    """Set by SIGINT, SIGTERM and SIGHUP; after the last nobody reads the terminal any more."""
 
     requested = False
+    hung_up = False
 
 
 @contextmanager
 def _stop_signals() -> Iterator[Stop]:
     stop = Stop()
+    terminals = [descriptor for descriptor in (1, 2) if os.isatty(descriptor)]
 
-    def request(_signal: int, _frame: object) -> None:
+    def request(number: int, _frame: object) -> None:
         stop.requested = True
+        if number == signal.SIGHUP:
+            stop.hung_up = True
+            _abandon(terminals)
 
-    previous = {number: signal.signal(number, request) for number in (signal.SIGINT, signal.SIGTERM)}
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as `nohup` leaves it
+        numbers.append(signal.SIGHUP)
+    previous = {number: signal.signal(number, request) for number in numbers}
     try:
         yield stop
+    except OSError as error:
+        if not (stop.hung_up and error.errno == errno.EIO):  # written between the terminal's end and its signal
+            raise
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
+
+
+def _abandon(terminals: list[int]) -> None:
+    """Let what is written there from now on go nowhere: to write to a terminal that is gone is an error."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for descriptor in terminals:
+        os.dup2(nowhere, descriptor)
+    os.close(nowhere)
 
 
 def _run_fleet(
@@ -151,7 +171,7 @@ def opened_run(
 ) -> RunStatus | None:
     """The status of the run, created where it is new; None when a signal asks to stop.
 
-    The API answers as soon as it has read the run's newest transitions, longer than a request waits where they are many.
+    The API answers as soon as it has read the run's newest transitions: where they are many, a request ends before.
 
     Raises
     ------
