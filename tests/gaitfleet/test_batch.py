@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -87,3 +88,30 @@ def test_a_body_that_is_cut_off_is_an_error_and_no_wait(sent: int) -> None:
         connection = BulkConnection(url, timeout_seconds=300)
         with pytest.raises(ApiUnavailableError, match="IncompleteRead"):
             connection.request("GET", "/", body=None, headers={})
+
+
+def test_the_timeout_is_for_a_piece_of_a_body_and_not_for_all_of_it() -> None:
+    body = bytes(16 << 20)
+    read = 0
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            nonlocal read
+            connection, _ = listener.accept()
+            with connection:
+                head = b""
+                while not head.endswith(b"\r\n\r\n"):
+                    head += connection.recv(1)
+                assert f"Content-Length: {len(body)}\r\n".encode() in head
+                while read < len(body):
+                    read += len(connection.recv(1 << 19, socket.MSG_WAITALL))
+                    time.sleep(0.1)
+                connection.sendall(b"HTTP/1.1 201 Created\r\nContent-Length: 0\r\n\r\n")
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        connection = BulkConnection(f"http://127.0.0.1:{listener.getsockname()[1]}", timeout_seconds=1.5)
+        assert connection.request("PUT", "/", body=body, headers={}).status == 201
+        connection.close()
+        thread.join(10)
+    assert read == len(body)

@@ -12,7 +12,9 @@ import pytest
 import zstandard
 
 from gaitfleet import codec
+from gaitfleet.client import ReplayClient
 from gaitfleet.episode import METADATA_KEY, Episode, encode_episode
+from gaitfleet.errors import RejectedError
 from tests.replay_api.fleet import Fleet, experiment_of
 
 
@@ -137,6 +139,16 @@ def test_a_body_over_the_limit_is_refused_before_it_is_read(fleet: Fleet) -> Non
     answer = fleet.post(bytes(13 << 20))
     detail = refused(fleet, answer, 413, "body", "too_large")
     assert detail == f"the episode has {13 << 20} bytes or more; at most {12 << 20} are accepted"
+
+
+def test_a_client_reads_the_refusal_though_the_connection_is_closed_before_all_is_sent(fleet: Fleet) -> None:
+    """Else a worker would take it for an API that is away, and send the episode for ever."""
+    body = np.random.default_rng(0).bytes(13 << 20)
+    with ReplayClient(fleet.url, run=fleet.run) as client:
+        for _ in range(3):  # on a new connection, and on one that was closed
+            with pytest.raises(RejectedError, match="413"):
+                client.post_episode(body)
+        assert client.limits().inserted == 0
 
 
 def test_an_endless_body_is_refused_as_soon_as_it_is_over_the_limit(fleet: Fleet) -> None:

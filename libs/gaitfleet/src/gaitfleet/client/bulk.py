@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import http.client
 import socket
-from collections.abc import Callable, Mapping
+import ssl
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -12,6 +13,12 @@ from gaitfleet.errors import ApiUnavailableError
 
 WAIT_BYTES = 512 << 10
 """What a read of a large body waits for."""
+
+PIECE_BYTES = 512 << 10
+"""What is sent at once of a large body: the timeout is for a piece, so that a slow network carries any body."""
+
+_CUT = (BrokenPipeError, ConnectionResetError, ssl.SSLEOFError)
+"""How a connection looks that the server has closed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +38,7 @@ class BulkConnection:
     base_url
         ``http://`` or ``https://``, host, port, optional path.
     timeout_seconds
-        For connecting and for every read.
+        For connecting, for every read, and for every piece of `PIECE_BYTES` that is sent.
     """
 
     def __init__(self, base_url: str, *, timeout_seconds: float) -> None:
@@ -54,22 +61,45 @@ class BulkConnection:
         Raises
         ------
         ApiUnavailableError
-            When the connection fails. A kept-alive connection that the server has closed meanwhile is opened again
-            once.
+            When the connection fails, unless the server refused the request before that. A kept-alive connection that
+            the server has closed meanwhile is opened again once.
         """
         while True:
             reused = self._used
             try:
-                self._connection.request(method, self._prefix + path, body=body, headers=dict(headers))
-                response = self._connection.getresponse()
+                response = self._response(method, self._prefix + path, body, dict(headers))
                 self._used = True
                 answer = _read(response, buffer, self._wait_for)
                 return BulkAnswer(response.status, response.headers.get("Retry-After"), answer)
             except (http.client.HTTPException, OSError) as error:
                 self.close()
-                stale = isinstance(error, (http.client.RemoteDisconnected, BrokenPipeError, ConnectionResetError))
-                if not (reused and stale):
+                if not (reused and isinstance(error, _CUT)):
                     raise ApiUnavailableError(f"{method} {path}: {error!r}") from error
+
+    def _response(
+        self, method: str, path: str, body: bytes | None, headers: dict[str, str]
+    ) -> http.client.HTTPResponse:
+        """The answer's head. A server may refuse a body, and close the connection, before it has read all of it."""
+        if body is not None:
+            headers["Content-Length"] = str(len(body))
+        try:
+            self._connection.request(method, path, body=None if body is None else _pieces(body), headers=headers)
+        except _CUT as error:
+            refusal = self._refusal()
+            if refusal is None:
+                raise error from None
+            return refusal
+        return self._connection.getresponse()
+
+    def _refusal(self) -> http.client.HTTPResponse | None:
+        """What the server may have said before it cut the connection."""
+        if self._connection.sock is None:  # it was never opened
+            return None
+        try:
+            response = self._connection.getresponse()
+        except (http.client.HTTPException, OSError):
+            return None
+        return response if response.status >= 400 else None
 
     def _wait_for(self, nbytes: int) -> None:
         """Let a read return when so much has arrived: a thread that is woken for every packet takes the interpreter
@@ -81,6 +111,11 @@ class BulkConnection:
         """Close the connection; the next request opens it again."""
         self._connection.close()
         self._used = False
+
+
+def _pieces(body: bytes) -> Iterator[memoryview]:
+    view = memoryview(body)
+    return (view[start : start + PIECE_BYTES] for start in range(0, len(view), PIECE_BYTES))
 
 
 def _read(response: http.client.HTTPResponse, buffer: bytearray | None, wait_for: Callable[[int], None]) -> memoryview:

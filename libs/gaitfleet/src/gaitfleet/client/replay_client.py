@@ -52,7 +52,7 @@ class ReplayClient:
     run
         Id of the run that the calls speak of.
     timeout_seconds
-        For connecting and for every read.
+        For connecting, for every read, and for every piece of a body that is sent.
     attempts
         Tries of a call while the API is unavailable.
     transport
