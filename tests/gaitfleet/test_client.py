@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import threading
+import traceback
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import httpx
 import pytest
 
 from gaitfleet import problems, wire
@@ -19,6 +21,7 @@ from gaitfleet.errors import (
     LimitedError,
     NotFoundError,
     RejectedError,
+    TokenError,
 )
 
 
@@ -203,6 +206,36 @@ def test_every_call_carries_the_token(
     call(client)
     headers = {name.lower(): value for name, value in server.requests[0][2].items()}
     assert headers["authorization"] == "Bearer secret"
+
+
+@pytest.mark.parametrize("token", [" secret", "secret\n", "secret\r\n"])
+def test_white_space_around_the_token_is_not_sent(server: Server, token: str) -> None:
+    server.script = [GOOD, GOOD]
+    with ReplayClient(server.url, run="walker", token=token, attempts=1) as client:
+        client.limits()
+        client.sample_batches(BATCHES)
+    assert {request[2]["Authorization"] for request in server.requests} == {"Bearer secret"}
+
+
+@pytest.mark.parametrize("token", ["secret\nanother", "secret another", "sécret", "secret\x00"])
+def test_a_token_that_cannot_stand_in_a_header_is_refused_and_not_repeated(token: str) -> None:
+    with pytest.raises(TokenError) as refused:
+        ReplayClient("http://127.0.0.1:9", run="walker", token=token)
+    assert "cret" not in str(refused.value)
+
+
+def test_a_request_that_cannot_be_sent_is_not_quoted() -> None:
+    """The library quotes the header that it refuses."""
+
+    def refuse(_: httpx.Request) -> httpx.Response:
+        raise httpx.LocalProtocolError("Illegal header value b'Bearer secret'")
+
+    with (
+        ReplayClient("http://127.0.0.1:9", run="walker", attempts=1, transport=httpx.MockTransport(refuse)) as client,
+        pytest.raises(ApiUnavailableError) as refused,
+    ):
+        client.limits()
+    assert "secret" not in "".join(traceback.format_exception(refused.value))
 
 
 def test_back_off_grows_with_jitter_up_to_its_maximum() -> None:

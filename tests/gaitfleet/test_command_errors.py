@@ -48,6 +48,12 @@ def test_where_no_api_is_its_url_is_named_and_what_to_do(arguments: list[str], t
     )
 
 
+def test_a_token_that_cannot_be_sent_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GAITFLEET_TOKEN", "secret another-one")
+    line = said("status", "--url", f"http://127.0.0.1:{free_port()}")
+    assert line == "gaitfleet: GAITFLEET_TOKEN: the token is not one line of printable ASCII without white space within"
+
+
 @pytest.mark.parametrize("url", ["foo", "127.0.0.1:8080", "ftp://here", "http://", "http://here:port"])
 def test_what_is_not_a_url_is_named_with_what_one_is_like(url: str) -> None:
     assert said("status", "--url", url).startswith(f"gaitfleet: no replay API at {url} (it must be like http://HOST")

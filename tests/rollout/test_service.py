@@ -166,7 +166,7 @@ def test_a_wrong_setting_ends_it_with_code_2(start: Start) -> None:
     process = start(simulators=0)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 2
-    assert b"simulators" in errors
+    assert b"GAITFLEET_ROLLOUT_SIMULATORS: " in errors
 
 
 def test_its_metrics_and_its_sign_of_life_can_be_read(api: FakeApi, start: Start, tmp_path: Path) -> None:

@@ -23,12 +23,13 @@ from gaitfleet import codec
 from gaitfleet.batch import Batch
 from gaitfleet.checkpoint import Checkpoint, decode_checkpoint
 from gaitfleet.policy import NumpyPolicy
+from gaitfleet.service_settings import explain
 from gaitfleet.wire import BatchRequest
 from tests.trainer.stub_replay_api import StubReplayApi, random_batch
 from tests.trainer.toys import describe, small_experiment
-from trainer.main import ExitCode, run
+from trainer.main import ExitCode, main, run
 from trainer.publisher import FIRST_AFTER_UPDATES, RETRY_SECONDS, PublicationSchedule
-from trainer.settings import TrainerSettings, explain
+from trainer.settings import PREFIX, TrainerSettings
 
 
 class Trainer:
@@ -235,17 +236,33 @@ def test_settings_are_checked_at_the_start(tmp_path: Any) -> None:
         TrainerSettings(run="toy", token="secret", token_file=tmp_path / "token")
     with pytest.raises(ValidationError) as wrong:
         TrainerSettings(run="Not_A_Run", token=5, threads=0)
-    told = explain(wrong.value)
+    told = explain(wrong.value, PREFIX)
     assert "GAITFLEET_TRAINER_RUN: " in told
     assert "(got 'Not_A_Run')" in told
     assert "GAITFLEET_TRAINER_THREADS: " in told
 
 
+def test_a_token_that_cannot_be_sent_ends_it_and_is_not_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "token"
+    path.write_bytes(b"secret\r\nanother-one\r\n")
+    assert run(TrainerSettings(run="toy", device="cpu", token_file=path), threading.Event()) == ExitCode.MISCONFIGURED
+    monkeypatch.setenv("GAITFLEET_TRAINER_RUN", "toy")
+    monkeypatch.setenv("GAITFLEET_TRAINER_TOKEN", "secret another-one")
+    assert main() == ExitCode.MISCONFIGURED
+    said = capsys.readouterr().err
+    assert said.startswith("GAITFLEET_TRAINER_TOKEN: the token is not one line of printable ASCII")
+    assert "secret" not in said
+    monkeypatch.setenv("GAITFLEET_TRAINER_TOKEN", " \n")
+    assert TrainerSettings().read_token() is None
+
+
 def test_a_wrong_setting_does_not_show_the_token(tmp_path: Any) -> None:
     with pytest.raises(ValidationError) as wrong:
         TrainerSettings(run="toy", token="secret", token_file=tmp_path)
-    assert "set one" in explain(wrong.value)
-    assert "secret" not in explain(wrong.value)
+    assert "set one" in explain(wrong.value, PREFIX)
+    assert "secret" not in explain(wrong.value, PREFIX)
 
 
 def test_it_learns_of_a_new_stage_with_its_lease() -> None:

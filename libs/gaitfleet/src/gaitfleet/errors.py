@@ -11,6 +11,7 @@
     ├── TransferError            an export that cannot be written or read; names the file
     ├── PlaybackError            an episode that cannot be drawn: not a walker's, or meshes or packages are missing
     ├── AnalysisError            an analysis that cannot be written: packages are missing, or the disk refuses
+    ├── TokenError               a bearer token that cannot be sent; never contains it
     └── ApiError                 the replay API could not or would not answer
         ├── ApiUnavailableError  no answer, or 5xx, after all retries
         ├── NotFoundError        404: no such run, episode, checkpoint or policy
@@ -75,6 +76,10 @@ class PlaybackError(GaitfleetError):
 
 class AnalysisError(GaitfleetError):
     """An analysis that cannot be written."""
+
+
+class TokenError(GaitfleetError, ValueError):
+    """A bearer token that cannot be sent; the message does not contain it."""
 
 
 class ApiError(GaitfleetError):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import threading
 
-from gaitfleet.client import Backoff, ReplayClient
-from gaitfleet.errors import ApiError, ApiUnavailableError, ForbiddenError, LimitedError, NotFoundError
+from gaitfleet.client import Backoff, ReplayClient, read_token
+from gaitfleet.errors import ApiError, ApiUnavailableError, ForbiddenError, LimitedError, NotFoundError, TokenError
 from rollout.settings import RolloutSettings
 
 
@@ -44,8 +44,8 @@ class Connection:
         if self._settings.token_file is None:
             return None
         try:
-            return self._settings.token_file.read_text(encoding="utf-8").strip()
-        except OSError as error:
+            return read_token(self._settings.token_file)
+        except (OSError, TokenError) as error:
             raise ForbiddenError(f"the token cannot be read: {error}") from error
 
 

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from gaitfleet.errors import ApiError, GaitfleetError, PolicyError
 from gaitfleet.logs import configure_logging
 from gaitfleet.progress import ProgressFile
+from gaitfleet.service_settings import explain
 from gaitfleet.task import Task
 from gaitfleet.wire import RunDescription, WorkerOrders, WorkerReport
 from rollout.assignment import EnvironmentFactory, SimulatorSpecification
@@ -26,7 +27,7 @@ from rollout.outbox import Outbox
 from rollout.policy_source import PolicySource
 from rollout.reporter import Reporter
 from rollout.schedule import EvaluationSchedule, Schedule, TrainingSchedule
-from rollout.settings import RolloutSettings
+from rollout.settings import PREFIX, RolloutSettings
 from rollout.simulator_process import task_of
 from rollout.spool import Spool, reserve_episode_numbers
 from rollout.supervisor import SimulatorLimits, Supervisor, UnfitSimulatorError
@@ -42,7 +43,7 @@ def main() -> int:
     try:
         settings = RolloutSettings()
     except ValidationError as error:
-        sys.stderr.write(f"settings (GAITFLEET_ROLLOUT_…): {error}\n")
+        sys.stderr.write(explain(error, PREFIX) + "\n")
         return EXIT_CANNOT_WORK
     configure_logging("rollout", settings.log_level)
     stop = StopSignal()

@@ -6,14 +6,19 @@ import os
 import re
 import socket
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, SecretStr, model_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from gaitfleet.client import read_token, usable_token
 from gaitfleet.episode import Role
 from gaitfleet.identity import RUN_PATTERN
+
+PREFIX = "GAITFLEET_ROLLOUT_"
+"""What the names of its environment variables begin with."""
 
 
 def _cores() -> int:
@@ -28,13 +33,13 @@ def _host() -> str:
 class RolloutSettings(BaseSettings):
     """Settings of the rollout service, from the environment (``GAITFLEET_ROLLOUT_…``)."""
 
-    model_config = SettingsConfigDict(env_prefix="GAITFLEET_ROLLOUT_", extra="ignore")
+    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="ignore")
 
     replay_api_url: str = Field(
         default="http://127.0.0.1:8080", pattern=r"^https?://", description="Where the replay API is."
     )
     run: str = Field(pattern=RUN_PATTERN, description="The run to play for.")
-    token: SecretStr | None = Field(default=None, description="Bearer token of role `rollout`; unset: none is sent.")
+    token: SecretStr | None = Field(default=None, description="Bearer token of role `rollout`; none: none is sent.")
     token_file: Path | None = Field(
         default=None, description="File that holds it instead; read again when the API refuses the token."
     )
@@ -96,6 +101,20 @@ class RolloutSettings(BaseSettings):
         default=None, description="File that is touched every second while the main loop turns, for a liveness probe."
     )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(default="INFO", description="Least level logged.")
+
+    @field_validator("token")
+    @classmethod
+    def _usable(cls, token: SecretStr | None) -> SecretStr | None:
+        usable = usable_token(None if token is None else token.get_secret_value())
+        return None if usable is None else SecretStr(usable)
+
+    @field_validator("token_file")
+    @classmethod
+    def _holds_a_token(cls, path: Path | None) -> Path | None:
+        with suppress(OSError):  # a file that is not there yet is waited for
+            if path is not None:
+                read_token(path)
+        return path
 
     @model_validator(mode="after")
     def _one_source_of_the_token(self) -> Self:

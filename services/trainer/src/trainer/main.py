@@ -19,6 +19,7 @@ from gaitfleet.client import ReplayClient
 from gaitfleet.errors import ConflictError, ForbiddenError
 from gaitfleet.logs import configure_logging
 from gaitfleet.progress import ProgressFile
+from gaitfleet.service_settings import explain
 from gaitfleet.wire import BatchRequest, RunDescription
 from trainer import __version__
 from trainer.agent import Agent
@@ -29,7 +30,7 @@ from trainer.lease_keeper import LeaseKeeper
 from trainer.metrics import TrainerMetrics
 from trainer.priorities import PrioritySender
 from trainer.publisher import PublicationSchedule, Publisher
-from trainer.settings import TrainerSettings, explain
+from trainer.settings import PREFIX, TrainerSettings
 from trainer.snapshot import CheckpointMismatchError, NonFiniteError
 from trainer.startup import resume, wait_for_run, warm_start
 
@@ -58,7 +59,7 @@ def main() -> int:
     try:
         settings = TrainerSettings()
     except ValidationError as error:
-        sys.stderr.write(explain(error) + "\n")
+        sys.stderr.write(explain(error, PREFIX) + "\n")
         return ExitCode.MISCONFIGURED
     configure_logging("trainer", settings.log_level)
     stop = threading.Event()

@@ -22,9 +22,10 @@ from pydantic import ValidationError
 from gaitfleet.batch import Batch, decode_batches
 from gaitfleet.client import ReplayClient
 from gaitfleet.errors import GaitfleetError, LimitedError
+from gaitfleet.service_settings import explain
 from trainer.agent import Agent
 from trainer.main import batch_request
-from trainer.settings import TrainerSettings, explain
+from trainer.settings import PREFIX, TrainerSettings
 from trainer.transitions import Transitions
 
 SMOOTHING = 0.95
@@ -161,7 +162,7 @@ def main() -> int:
             batches = [batch.to(device) for batch in sample(client, options.batches)]
         found = range_test(agent, batches, lowest=options.lowest, highest=options.highest, steps=options.steps)
     except ValidationError as error:
-        sys.stderr.write(explain(error) + "\n")
+        sys.stderr.write(explain(error, PREFIX) + "\n")
         return 2
     except (GaitfleetError, OSError, ValueError) as error:
         sys.stderr.write(f"{error}\n")

@@ -10,10 +10,14 @@ from pathlib import Path
 from typing import Self
 
 import torch
-from pydantic import Field, SecretStr, ValidationError, model_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from gaitfleet.client import read_token, usable_token
 from gaitfleet.identity import RUN_PATTERN
+
+PREFIX = "GAITFLEET_TRAINER_"
+"""What the names of its environment variables begin with."""
 
 MOST_THREADS = 4
 """Threads of an update by default at most: matrices of a few hundred rows gain nothing from more."""
@@ -41,12 +45,12 @@ def default_holder() -> str:
 class TrainerSettings(BaseSettings):
     """What differs between places; what is learned, and how, comes from the run's experiment."""
 
-    model_config = SettingsConfigDict(env_prefix="GAITFLEET_TRAINER_", frozen=True)
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True)
 
     replay_api_url: str = Field(
         default="http://127.0.0.1:8080", pattern=r"^https?://\S+$", description="Base URL of the replay API."
     )
-    token: SecretStr | None = Field(default=None, description="Bearer token of role trainer.")
+    token: SecretStr | None = Field(default=None, description="Bearer token of role trainer; none: none is sent.")
     token_file: Path | None = Field(default=None, description="File that holds the token, instead of `token`.")
     run: str = Field(pattern=RUN_PATTERN, description="Id of the run to train.")
     device: str = Field(
@@ -91,6 +95,12 @@ class TrainerSettings(BaseSettings):
         default="INFO", pattern=r"^(?i:debug|info|warning|error)$", description="Least level that is logged."
     )
 
+    @field_validator("token")
+    @classmethod
+    def _usable(cls, token: SecretStr | None) -> SecretStr | None:
+        usable = usable_token(None if token is None else token.get_secret_value())
+        return None if usable is None else SecretStr(usable)
+
     @model_validator(mode="after")
     def _one_token(self) -> Self:
         if self.token is not None and self.token_file is not None:
@@ -104,9 +114,11 @@ class TrainerSettings(BaseSettings):
         ------
         OSError
             When `token_file` cannot be read.
+        TokenError
+            When it holds no token.
         """
         if self.token_file is not None:
-            return self.token_file.read_text(encoding="utf-8").strip()
+            return read_token(self.token_file)
         return None if self.token is None else self.token.get_secret_value()
 
     def torch_device(self) -> torch.device:
@@ -131,14 +143,3 @@ class TrainerSettings(BaseSettings):
                     f"bf16 is true, but {properties.name} (compute capability {capability}) has no bfloat16"
                 )
         return device
-
-
-def explain(error: ValidationError) -> str:
-    """One line for each setting that is wrong: its environment variable, why, and the value unless that is a secret."""
-    lines = []
-    for item in error.errors():
-        name = "".join(str(part) for part in item["loc"])
-        shown = isinstance(item["input"], str) and not name.startswith("token")
-        value = f" (got {item['input']!r})" if shown else ""
-        lines.append(f"GAITFLEET_TRAINER_{name.upper()}: {item['msg'].removeprefix('Value error, ')}{value}")
-    return "\n".join(lines)

@@ -7,5 +7,6 @@ to three times faster (measured: 640 against 167 thousand transitions per second
 
 from gaitfleet.client.replay_client import PolicyAnswer, ReplayClient
 from gaitfleet.client.retry import Backoff
+from gaitfleet.client.token import read_token, usable_token
 
-__all__ = ["Backoff", "PolicyAnswer", "ReplayClient"]
+__all__ = ["Backoff", "PolicyAnswer", "ReplayClient", "read_token", "usable_token"]

@@ -15,6 +15,7 @@ from gaitfleet import codec, wire
 from gaitfleet.client.answers import error_of
 from gaitfleet.client.bulk import BulkAnswer, BulkConnection
 from gaitfleet.client.retry import retried
+from gaitfleet.client.token import usable_token
 from gaitfleet.errors import ApiUnavailableError, NotFoundError
 from gaitfleet.experiment import Experiment
 from gaitfleet.problems import CHECKPOINT_NOT_PUBLISHED, POLICY_NOT_PUBLISHED
@@ -48,7 +49,7 @@ class ReplayClient:
     base_url
         Where the API is, for example ``http://127.0.0.1:8080``.
     token
-        Bearer token; None where authentication is off.
+        Bearer token; None where authentication is off. White space around it is left out.
     run
         Id of the run that the calls speak of.
     timeout_seconds
@@ -57,6 +58,11 @@ class ReplayClient:
         Tries of a call while the API is unavailable.
     transport
         Another httpx transport for control calls, for tests.
+
+    Raises
+    ------
+    TokenError
+        When the token cannot stand in an HTTP header.
     """
 
     def __init__(
@@ -69,6 +75,7 @@ class ReplayClient:
         attempts: int = 4,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
+        token = usable_token(token)
         self._arguments: dict[str, Any] = {
             "base_url": base_url,
             "run": run,
@@ -334,6 +341,8 @@ class ReplayClient:
         def once() -> httpx.Response:
             try:
                 answer = self._http.request(method, path, **arguments)
+            except httpx.LocalProtocolError:  # its text may quote a header, and with it the token
+                raise ApiUnavailableError(f"{method} {path}: the request cannot be sent") from None
             except httpx.HTTPError as error:
                 raise ApiUnavailableError(f"{method} {path}: {error!r}") from error
             if answer.status_code >= 400:

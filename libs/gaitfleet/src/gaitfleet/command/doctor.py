@@ -24,7 +24,7 @@ from gaitfleet.client import ReplayClient
 from gaitfleet.command import machine
 from gaitfleet.command.fleet import start_database
 from gaitfleet.command.processes import ProcessFailedError
-from gaitfleet.errors import ApiError, ForbiddenError
+from gaitfleet.errors import ApiError, ForbiddenError, TokenError
 from gaitfleet.wire import ReadinessReport
 
 CHECK_SECONDS = 90.0
@@ -195,6 +195,8 @@ def _replay_api(options: Options) -> Iterator[Finding]:
             runs = len(client.runs())
     except ForbiddenError as error:
         yield failed("token", f"{given}: {error}", "set GAITFLEET_TOKEN to a token that this API knows")
+    except TokenError as error:
+        yield failed("token", str(error), "set GAITFLEET_TOKEN to the token alone")
     except ApiError as error:
         yield failed("token", f"{given}: {error}", "look at the log of the replay API")
     else:

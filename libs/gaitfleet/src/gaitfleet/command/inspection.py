@@ -18,7 +18,7 @@ from rich.table import Table
 
 from gaitfleet.client import ReplayClient
 from gaitfleet.command.display import status_table
-from gaitfleet.errors import ApiUnavailableError, GaitfleetError
+from gaitfleet.errors import ApiUnavailableError, GaitfleetError, TokenError
 from gaitfleet.identity import RUN_PATTERN
 from gaitfleet.wire import EpisodeSummary, EventPage
 
@@ -101,7 +101,8 @@ def connected(url: str, run: str | None) -> Iterator[ReplayClient]:
             yield client
     except GaitfleetError as error:
         absent = isinstance(error, ApiUnavailableError) and not error.status
-        typer.echo(f"gaitfleet: {_absent(url, error.__cause__ or error) if absent else error}", err=True)
+        said = _absent(url, error.__cause__ or error) if absent else error
+        typer.echo(f"gaitfleet: {'GAITFLEET_TOKEN: ' * isinstance(error, TokenError)}{said}", err=True)
         raise typer.Exit(1) from None
 
 
