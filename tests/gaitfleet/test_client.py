@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import threading
 import traceback
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import httpx
 import pytest
+from tests.scripted_server import Server
 
 from gaitfleet import problems, wire
 from gaitfleet.client import Backoff, ReplayClient
@@ -23,46 +22,6 @@ from gaitfleet.errors import (
     RejectedError,
     TokenError,
 )
-
-
-class Server:
-    """Answers with what `script` holds, one entry a request; remembers what it was asked."""
-
-    def __init__(self) -> None:
-        self.script: list[tuple[int, dict[str, str], bytes]] = []
-        self.requests: list[tuple[str, str, dict[str, str], bytes]] = []
-        outer = self
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def answer(self) -> None:
-                body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-                outer.requests.append((self.command, self.path, dict(self.headers), body))
-                status, headers, content = outer.script.pop(0)
-                if status == 0:  # cut the connection without an answer
-                    self.close_connection = True
-                    return
-                self.send_response(status)
-                for name, value in headers.items():
-                    self.send_header(name, value)
-                if "Content-Length" not in headers:
-                    self.send_header("Content-Length", str(len(content)))
-                self.end_headers()
-                self.wfile.write(content)
-
-            do_GET = do_POST = do_PUT = do_DELETE = do_PATCH = answer
-
-            def log_message(self, format: str, *arguments: object) -> None:
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
-
-    def close(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
 
 
 @pytest.fixture
@@ -206,6 +165,29 @@ def test_every_call_carries_the_token(
     call(client)
     headers = {name.lower(): value for name, value in server.requests[0][2].items()}
     assert headers["authorization"] == "Bearer secret"
+
+
+@pytest.mark.parametrize("answer", [(200, {}, b"<html>"), (302, {"Location": "/login"}, b"")])
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda c: c.limits(),
+        lambda c: c.runs(),
+        lambda c: c.get_policy(),
+        lambda c: c.post_episode(b"episode"),
+        lambda c: c.publish_checkpoint(1, 1, b"body"),
+    ],
+)
+def test_what_is_no_replay_api_is_one_that_is_away(
+    server: Server, call: Callable[[ReplayClient], object], answer: tuple[int, dict[str, str], bytes]
+) -> None:
+    server.script = [answer]
+    with (
+        ReplayClient(server.url, run="walker", attempts=1) as client,
+        pytest.raises(ApiUnavailableError, match=f"{answer[0]}: no answer of a replay API") as refused,
+    ):
+        call(client)
+    assert refused.value.status == answer[0]
 
 
 @pytest.mark.parametrize("token", [" secret", "secret\n", "secret\r\n"])

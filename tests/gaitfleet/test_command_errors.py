@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
+from tests.scripted_server import Server
 from typer.testing import CliRunner
 
 from gaitfleet.command import app
@@ -46,6 +48,39 @@ def test_where_no_api_is_its_url_is_named_and_what_to_do(arguments: list[str], t
         f"gaitfleet: no replay API at {url} ([Errno 111] Connection refused): is `gaitfleet up` running? "
         "or set --url or GAITFLEET_URL"
     )
+
+
+HTML = b"<html><body>\nsign in\n</body></html>"
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (
+            (302, {"Location": "https://login.example/start"}, b""),
+            "302: .* it redirects to https://login.example/start",
+        ),
+        ((200, {"Content-Type": "text/html"}, HTML), "200: no answer of a replay API of this version: Invalid JSON"),
+        ((200, {}, b'{"maintenance": true}'), "200: no answer of a replay API of this version: "),
+    ],
+)
+@pytest.mark.parametrize(
+    "arguments",
+    [["status"], ["status", "--run", "walker"], ["events", "--run", "walker"], ["play", EPISODE, "--run", "walker"]],
+)
+def test_what_is_no_replay_api_is_told_on_one_line(
+    answer: tuple[int, dict[str, str], bytes], words: str, arguments: list[str], tmp_path: Path
+) -> None:
+    server = Server()
+    server.script = [answer]
+    options = ["--png", tmp_path / "a.png"] if arguments[0] == "play" else []
+    try:
+        line = said(*arguments, *options, "--url", server.url)
+    finally:
+        server.close()
+    if answer[0] == 200 and arguments[0] == "play":
+        words = "header"  # of an episode's body
+    assert re.match(f"gaitfleet: {words}", line)
 
 
 def test_a_token_that_cannot_be_sent_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@
     ├── AnalysisError            an analysis that cannot be written: packages are missing, or the disk refuses
     ├── TokenError               a bearer token that cannot be sent; never contains it
     └── ApiError                 the replay API could not or would not answer
-        ├── ApiUnavailableError  no answer, or 5xx, after all retries
+        ├── ApiUnavailableError  no answer, 5xx, or an answer that is no replay API's, after all retries
         ├── NotFoundError        404: no such run, episode, checkpoint or policy
         ├── ConflictError        409: same id with other content, or a lease that is gone
         │   └── LeaseLostError   409: another trainer holds the run
@@ -102,7 +102,7 @@ class ApiError(GaitfleetError):
 
 
 class ApiUnavailableError(ApiError):
-    """No answer, or a 5xx, after all retries; the server may have said when to come back."""
+    """No answer, 5xx, or an answer that is no replay API's; the server may have said when to come back."""
 
     def __init__(
         self, message: str, *, status: int = 0, problem: dict[str, Any] | None = None, retry_after_seconds: float = 0.0

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
 
 from gaitfleet.errors import (
     ApiError,
@@ -16,6 +19,43 @@ from gaitfleet.errors import (
     RejectedError,
 )
 from gaitfleet.problems import LEASE_LOST
+
+T = TypeVar("T")
+
+
+def check(status: int, body: bytes | memoryview, retry_after: str | None, location: str | None) -> None:
+    """Nothing for an answer of the API that is not an error; 304 is none.
+
+    Raises
+    ------
+    ApiError
+        The error that the status stands for.
+    """
+    if status >= 400:
+        raise error_of(status, bytes(body), retry_after)
+    if status >= 300 and status != 304:
+        raise stranger(status, f"it redirects to {location:.200}" if location else "it redirects")
+
+
+def parsed(read: Callable[[bytes], T], body: bytes, status: int) -> T:
+    """What `read`, a validation of pydantic's, makes of a body.
+
+    Raises
+    ------
+    ApiUnavailableError
+        When it is not what the API would say.
+    """
+    try:
+        return read(body)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise stranger(status, f"{where}: {first['msg']}" if where else first["msg"]) from None
+
+
+def stranger(status: int, reason: str) -> ApiUnavailableError:
+    """The error for an answer that no replay API gives: a proxy's login, the page of another server."""
+    return ApiUnavailableError(f"{status}: no answer of a replay API of this version: {reason}", status=status)
 
 
 def error_of(status: int, body: bytes, retry_after: str | None) -> ApiError:

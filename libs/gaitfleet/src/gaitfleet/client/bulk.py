@@ -23,10 +23,11 @@ _CUT = (BrokenPipeError, ConnectionResetError, ssl.SSLEOFError)
 
 @dataclass(frozen=True, slots=True)
 class BulkAnswer:
-    """Status, Retry-After and body of an answer."""
+    """Status, Retry-After, Location and body of an answer."""
 
     status: int
     retry_after: str | None
+    location: str | None
     body: memoryview
 
 
@@ -69,8 +70,8 @@ class BulkConnection:
             try:
                 response = self._response(method, self._prefix + path, body, dict(headers))
                 self._used = True
-                answer = _read(response, buffer, self._wait_for)
-                return BulkAnswer(response.status, response.headers.get("Retry-After"), answer)
+                answer, told = _read(response, buffer, self._wait_for), response.headers
+                return BulkAnswer(response.status, told.get("Retry-After"), told.get("Location"), answer)
             except (http.client.HTTPException, OSError) as error:
                 self.close()
                 if not (reused and isinstance(error, _CUT)):

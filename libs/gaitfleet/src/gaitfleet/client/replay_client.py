@@ -12,7 +12,7 @@ import httpx
 from pydantic import BaseModel, TypeAdapter
 
 from gaitfleet import codec, wire
-from gaitfleet.client.answers import error_of
+from gaitfleet.client.answers import check, parsed, stranger
 from gaitfleet.client.bulk import BulkAnswer, BulkConnection
 from gaitfleet.client.retry import retried
 from gaitfleet.client.token import usable_token
@@ -41,8 +41,9 @@ class PolicyAnswer:
 class ReplayClient:
     """Client of one run; belongs to one thread.
 
-    Calls raise `ApiUnavailableError` when the API cannot be reached or answers 5xx, after `attempts` tries with
-    jittered back-off, and the other members of the tree in `gaitfleet.errors` as their name says.
+    Calls raise `ApiUnavailableError` when the API cannot be reached, answers 5xx, or something else answers in its
+    place, after `attempts` tries with jittered back-off, and the other members of the tree in `gaitfleet.errors` as
+    their name says.
 
     Parameters
     ----------
@@ -140,7 +141,7 @@ class ReplayClient:
     def runs(self) -> list[wire.RunDescription]:
         """All runs, newest first."""
         answer = self._call("GET", "/v1/runs")
-        return TypeAdapter(list[wire.RunDescription]).validate_json(answer.content)
+        return parsed(TypeAdapter(list[wire.RunDescription]).validate_json, answer.content, answer.status_code)
 
     def run(self) -> wire.RunDescription:
         """This run."""
@@ -174,7 +175,7 @@ class ReplayClient:
         """
         headers = _SAFETENSORS | {"Content-Encoding": "zstd"}
         answer = self._bulk_call("POST", "/episodes", body=codec.compress(body), headers=headers, attempts=1)
-        return wire.EpisodeReceipt.model_validate_json(bytes(answer.body))
+        return parsed(wire.EpisodeReceipt.model_validate_json, bytes(answer.body), answer.status)
 
     def episodes(
         self,
@@ -267,7 +268,10 @@ class ReplayClient:
             raise
         if answer.status_code == 304:
             return None
-        return PolicyAnswer(answer.content, answer.headers["ETag"], int(answer.headers["X-Policy-Version"]))
+        try:
+            return PolicyAnswer(answer.content, answer.headers["ETag"], int(answer.headers["X-Policy-Version"]))
+        except (KeyError, ValueError):
+            raise stranger(answer.status_code, "a policy without ETag and X-Policy-Version") from None
 
     def acquire_lease(
         self, holder: str, *, ttl_seconds: float, progress: wire.TrainerProgress | None = None
@@ -304,7 +308,7 @@ class ReplayClient:
         """
         path = f"/checkpoints/{step}?epoch={epoch}"
         answer = self._bulk_call("PUT", path, body=body, headers=_SAFETENSORS)
-        return wire.CheckpointInfo.model_validate_json(bytes(answer.body))
+        return parsed(wire.CheckpointInfo.model_validate_json, bytes(answer.body), answer.status)
 
     def download_checkpoint(self, which: Which = "newest") -> bytes | None:
         """A checkpoint body; None before the first."""
@@ -332,7 +336,8 @@ class ReplayClient:
     # --- plumbing ---------------------------------------------------------------------------------------------------
 
     def _json(self, model: type[Model], method: str, path: str, **arguments: Any) -> Model:
-        return model.model_validate_json(self._call(method, self._run + path, **arguments).content)
+        answer = self._call(method, self._run + path, **arguments)
+        return parsed(model.model_validate_json, answer.content, answer.status_code)
 
     def _call(self, method: str, path: str, **arguments: Any) -> httpx.Response:
         if "content" in arguments:
@@ -345,8 +350,8 @@ class ReplayClient:
                 raise ApiUnavailableError(f"{method} {path}: the request cannot be sent") from None
             except httpx.HTTPError as error:
                 raise ApiUnavailableError(f"{method} {path}: {error!r}") from error
-            if answer.status_code >= 400:
-                raise error_of(answer.status_code, answer.content, answer.headers.get("Retry-After"))
+            headers = answer.headers
+            check(answer.status_code, answer.content, headers.get("Retry-After"), headers.get("Location"))
             return answer
 
         return retried(once, attempts=self._attempts)
@@ -365,8 +370,7 @@ class ReplayClient:
             answer = self._bulk.request(
                 method, self._run + path, body=body, headers=headers | self._authorization, buffer=buffer
             )
-            if answer.status >= 400:
-                raise error_of(answer.status, bytes(answer.body), answer.retry_after)
+            check(answer.status, answer.body, answer.retry_after, answer.location)
             return answer
 
         return retried(once, attempts=attempts or self._attempts)
