@@ -190,6 +190,17 @@ def test_what_is_no_replay_api_is_one_that_is_away(
     assert refused.value.status == answer[0]
 
 
+@pytest.mark.parametrize("proxy", ["http://127.0.0.1:9", "socks5://127.0.0.1:9"])
+def test_no_proxy_of_the_environment_is_used(server: Server, proxy: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("NO_PROXY", "no_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("ALL_PROXY", proxy)
+    server.script = [GOOD, GOOD]
+    with ReplayClient(server.url, run="walker", attempts=1) as client:
+        assert client.limits().min_size == 10
+        assert bytes(client.sample_batches(BATCHES)) == GOOD[2]
+
+
 @pytest.mark.parametrize("token", [" secret", "secret\n", "secret\r\n"])
 def test_white_space_around_the_token_is_not_sent(server: Server, token: str) -> None:
     server.script = [GOOD, GOOD]

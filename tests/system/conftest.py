@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import subprocess
 import sys
@@ -27,9 +28,13 @@ class RunningFleet:
         self.port = free_port()
         self.output = directory / f"output-{self.port}.txt"
         command = [sys.executable, "-m", "gaitfleet", "up", "--run", run, "--port", str(self.port)]
+        proxy = {"HTTP_PROXY": "http://127.0.0.1:9", "ALL_PROXY": "socks5://127.0.0.1:9", "NO_PROXY": ""}  # not used
         with self.output.open("wb") as output:
             self.process = subprocess.Popen(
-                [*command, "--data-dir", str(directory / "data"), *options], stdout=output, stderr=subprocess.STDOUT
+                [*command, "--data-dir", str(directory / "data"), *options],
+                env=os.environ | proxy,
+                stdout=output,
+                stderr=subprocess.STDOUT,
             )
         self.client = ReplayClient(f"http://127.0.0.1:{self.port}", run=run, timeout_seconds=5.0, attempts=1)
 

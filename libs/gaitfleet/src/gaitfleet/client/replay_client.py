@@ -48,7 +48,8 @@ class ReplayClient:
     Parameters
     ----------
     base_url
-        Where the API is, for example ``http://127.0.0.1:8080``.
+        Where the API is, for example ``http://127.0.0.1:8080``. It is asked directly: proxies that the environment
+        names are not used.
     token
         Bearer token; None where authentication is off. White space around it is left out.
     run
@@ -89,7 +90,12 @@ class ReplayClient:
         self._authorization = {} if token is None else {"Authorization": f"Bearer {token}"}
         self._timeout = httpx.Timeout(timeout_seconds, connect=min(5.0, timeout_seconds))
         self._http = httpx.Client(
-            base_url=base_url, headers=self._authorization, timeout=self._timeout, transport=transport
+            base_url=base_url,
+            headers=self._authorization,
+            timeout=self._timeout,
+            transport=transport,
+            trust_env=False,  # no proxies: the bulk connection knows none, and both should go the same way
+            verify=httpx.create_ssl_context(),  # SSL_CERT_FILE and SSL_CERT_DIR still count
         )
         self._bulk = BulkConnection(base_url, timeout_seconds=timeout_seconds)
 

@@ -135,7 +135,7 @@ class Fleet:
 
     def _api_is_ready(self) -> bool:
         try:
-            return httpx.get(f"{self.api_url}/health/ready", timeout=5.0).status_code == 200
+            return httpx.get(f"{self.api_url}/health/ready", timeout=5.0, trust_env=False).status_code == 200
         except httpx.HTTPError:
             return False
 

@@ -22,7 +22,7 @@ from gaitfleet.errors import ApiUnavailableError, GaitfleetError, TokenError
 from gaitfleet.identity import RUN_PATTERN
 from gaitfleet.wire import EpisodeSummary, EventPage
 
-Url = Annotated[str, typer.Option(envvar="GAITFLEET_URL", help="Where the replay API is.")]
+Url = Annotated[str, typer.Option(envvar="GAITFLEET_URL", help="Where the replay API is; asked directly, by no proxy.")]
 Run = Annotated[str | None, typer.Option(envvar="GAITFLEET_RUN", help="Id of the run; unset: the newest.")]
 Json = Annotated[bool, typer.Option("--json", help="JSON instead of a table.")]
 
