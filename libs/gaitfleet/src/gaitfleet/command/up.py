@@ -158,7 +158,8 @@ def _run_fleet(
                 if status is not None:
                     _say_where_it_stands(status, console)
                     configuration = fleet.start_workers()
-                    console.print(f"metrics: prometheus --config.file={configuration}")
+                    storage = f"--storage.tsdb.path={configuration.with_suffix('')} --web.listen-address=127.0.0.1:9091"
+                    console.print(f"metrics: prometheus --config.file={configuration} {storage}")
                     _watch(fleet, client, stop_after, stopping, console)
         console.print("stopping: rollouts, trainer, replay API, database")
     finally:
