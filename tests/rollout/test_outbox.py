@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from failing_environments import counting
 from fake_replay_api import FakeApi
 from scenario import pendulum
 
@@ -17,6 +18,7 @@ from gaitfleet.episode import Episode, EpisodeMetadata, encode_episode
 from gaitfleet.identity import new_episode_id
 from gaitfleet.trajectory import Trajectory
 from rollout.connection import Connection
+from rollout.main import StopSignal, serve
 from rollout.metrics import Metrics
 from rollout.outbox import Outbox
 from rollout.settings import RolloutSettings
@@ -211,6 +213,43 @@ def test_a_disk_that_cannot_be_written_keeps_episodes_in_memory(
     api.away.clear()
     api.wait_for(lambda api: len(api.bodies) == 4)
     sender.outbox.close(1.0)
+
+
+def test_a_delivered_episode_whose_file_cannot_be_removed_is_delivered_once(
+    api: FakeApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With one poster: if it ended, nothing would be posted any more."""
+
+    def read_only(path: Path, missing_ok: bool = False) -> None:
+        raise OSError(30, "Read-only file system")
+
+    api.away.set()
+    sender = Sender(api, tmp_path, posters=1)
+    sender.outbox.start()
+    sent = sender.send(2)
+    api.wait_for(lambda _: len(sender.spool) == 2)
+    monkeypatch.setattr(Path, "unlink", read_only)
+    api.away.clear()
+    api.wait_for(lambda api: len(api.bodies) == 2)
+    sent += sender.send(2)
+    api.wait_for(lambda _: sender.outbox.waiting == 0)
+    assert sorted(api.posts) == sorted(sent)
+    assert sender.outbox.failure is None
+    assert (len(sender.spool), sender.spool.full) == (0, False)
+    sender.outbox.close(1.0)
+    assert len(list(tmp_path.glob("*.zst"))) == 2
+
+
+def test_a_worker_whose_poster_ends_does_not_go_on(
+    api: FakeApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(outbox: Outbox) -> None:
+        raise ValueError("a bug")
+
+    monkeypatch.setattr(Outbox, "_take", broken)
+    settings = RolloutSettings(run="test", replay_api_url=api.url, simulators=1, spool_dir=tmp_path)
+    with pytest.raises(RuntimeError, match="posts episodes has ended"):
+        serve(settings, StopSignal(), counting)
 
 
 def test_closing_does_not_wait_for_an_api_that_does_not_answer(api: FakeApi, tmp_path: Path) -> None:

@@ -218,6 +218,8 @@ class Service:
 
     def _check(self) -> None:
         self._progress.beat()
+        if self._outbox.failure is not None:
+            raise RuntimeError("a thread that posts episodes has ended") from self._outbox.failure
         if self._policies is not None and self._policies.mismatch is not None:
             raise PolicyError(f"the trainer publishes policies of another task: {self._policies.mismatch}")
         if self._ordered_stage != self._stage:

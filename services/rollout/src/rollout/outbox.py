@@ -46,6 +46,11 @@ class Outbox:
         Episodes held in memory before `accepting` says no.
     posters
         Threads that post.
+
+    Attributes
+    ----------
+    failure
+        What ended a poster that should go on; the worker must not go on then, or it would idle for ever.
     """
 
     def __init__(
@@ -57,6 +62,7 @@ class Outbox:
         memory_episodes: int = 16,
         posters: int = 2,
     ) -> None:
+        self.failure: Exception | None = None
         self._connect = connect
         self._spool = spool
         self._metrics = metrics
@@ -69,7 +75,7 @@ class Outbox:
         self._away = False
         self._closing = False
         self._threads = [
-            threading.Thread(target=self._deliver_all, name=f"poster-{i}", daemon=True) for i in range(posters)
+            threading.Thread(target=self._post, name=f"poster-{i}", daemon=True) for i in range(posters)
         ]
 
     def start(self) -> None:
@@ -122,6 +128,13 @@ class Outbox:
         if len(self._spool):
             logger.warning("%d episodes stay in the spool", len(self._spool))
 
+    def _post(self) -> None:
+        try:
+            self._deliver_all()
+        except Exception as error:
+            logger.exception("a poster ended")
+            self.failure = error
+
     def _deliver_all(self) -> None:
         connection = self._connect()
         while True:
@@ -131,7 +144,7 @@ class Outbox:
             try:
                 self._deliver(parcel, connection)
             except Exception as error:
-                # a poster that is gone would never be noticed; the episode is tried again
+                # the episode is tried again
                 if not isinstance(error, ApiError | OSError):
                     logger.exception("posting failed")
                 if isinstance(error, ForbiddenError):
@@ -182,8 +195,15 @@ class Outbox:
             self._in_flight.remove(parcel)
             parcel.done = True
             if parcel.spooled:
-                self._spool.remove(parcel.episode_id)
+                self._remove_file(parcel)
             self._changed.notify_all()
+
+    def _remove_file(self, parcel: _Parcel) -> None:
+        """The API has the episode, so a file that cannot be removed does no harm: the next start sends it once more."""
+        try:
+            self._spool.remove(parcel.episode_id)
+        except OSError as error:
+            logger.error("episode %s is delivered, but stays in the spool: %s", parcel.episode_id, error)
 
     def _put_back(self, parcel: _Parcel, error: Exception) -> None:
         """The API did not take it now: it goes to disk unless the API only says wait, and to the end of the queue.
@@ -194,6 +214,8 @@ class Outbox:
         limited = isinstance(error, LimitedError)
         asked = asked_wait_seconds(error) if isinstance(error, ApiError) else 0.1
         with self._changed:
+            if parcel.done:
+                return  # what failed came after the delivery
             if not limited and not self._away:
                 logger.warning("episodes go to the spool: %s", error)
             self._away = not limited
@@ -217,7 +239,7 @@ class Outbox:
         with self._changed:
             parcel.spooled, parcel.body = True, None
             if parcel.done:  # another poster has delivered it meanwhile
-                self._spool.remove(parcel.episode_id)
+                self._remove_file(parcel)
         return True
 
     def _set_aside(self, parcel: _Parcel, error: Exception, reason: str) -> None:

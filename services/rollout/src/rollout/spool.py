@@ -98,10 +98,16 @@ class Spool:
         return codec.decompress(self._path(episode_id).read_bytes(), limit_bytes=MAX_EPISODE_BYTES)
 
     def remove(self, episode_id: str) -> None:
-        """It is delivered."""
-        self._path(episode_id).unlink(missing_ok=True)
+        """It is delivered, and counts no more, even where its file cannot be removed.
+
+        Raises
+        ------
+        OSError
+            When the file stays.
+        """
         with self._lock:
             self._sizes.pop(episode_id, None)
+        self._path(episode_id).unlink(missing_ok=True)
 
     def set_aside(self, episode_id: str, body: bytes | None, why: dict[str, Any]) -> None:
         """Keep an episode that was refused, with the reason, where nobody tries again.
