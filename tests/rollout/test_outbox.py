@@ -281,6 +281,13 @@ def test_an_unfinished_file_is_never_read(tmp_path: Path) -> None:
     assert Spool(tmp_path, 1 << 20).ids() == []
 
 
+def test_files_that_another_worker_removes_while_they_are_listed_are_left_out(tmp_path: Path) -> None:
+    Spool(tmp_path, 1 << 20).put("0198", b"body")
+    for gone in ("0199.episode.zst", "0200.episode.zst.1-1.tmp"):
+        (tmp_path / gone).symlink_to("nothing")  # is listed, and is not there
+    assert Spool(tmp_path, 1 << 20).ids() == ["0198"]
+
+
 def test_every_start_plays_other_episodes(tmp_path: Path) -> None:
     numbers = [reserve_episode_numbers(tmp_path / "spool", "worker") for _ in range(3)]
     assert numbers[0] == 0

@@ -7,6 +7,8 @@ import logging
 import os
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -52,11 +54,11 @@ class Spool:
         self._max_bytes = max_bytes
         self._lock = threading.Lock()
         directory.mkdir(parents=True, exist_ok=True)
-        for stale in directory.glob("*.tmp"):
-            if time.time() - stale.stat().st_mtime > STALE_SECONDS:
+        for stale, status in _files(directory, "*.tmp"):
+            if time.time() - status.st_mtime > STALE_SECONDS:
                 stale.unlink(missing_ok=True)
-        paths = directory.glob(f"*{SUFFIX}")
-        self._sizes = {path.name.removesuffix(SUFFIX): path.stat().st_size for path in paths}
+        files = _files(directory, f"*{SUFFIX}")
+        self._sizes = {path.name.removesuffix(SUFFIX): status.st_size for path, status in files}
 
     def ids(self) -> list[str]:
         """Episodes that are here, oldest first: their ids sort by time."""
@@ -130,6 +132,13 @@ class Spool:
 
     def _path(self, episode_id: str) -> Path:
         return self._directory / f"{episode_id}{SUFFIX}"
+
+
+def _files(directory: Path, pattern: str) -> Iterator[tuple[Path, os.stat_result]]:
+    """Files and what they are, but for those that another worker removes meanwhile."""
+    for path in directory.glob(pattern):
+        with suppress(FileNotFoundError):
+            yield path, path.stat()
 
 
 def reserve_episode_numbers(directory: Path, worker: str) -> int:
