@@ -18,7 +18,7 @@ import numpy as np
 from gaitfleet import wire
 from gaitfleet.batch import Batch, batch_specs
 from gaitfleet.codec import header
-from gaitfleet.problems import CHECKPOINT_NOT_PUBLISHED, LEASE_LOST
+from gaitfleet.problems import CHECKPOINT_NOT_FOUND, CHECKPOINT_NOT_PUBLISHED, LEASE_LOST
 
 Answer = tuple[int, dict[str, str], bytes]
 
@@ -41,6 +41,8 @@ class StubReplayApi:
         While set, every request gets 503.
     holder
         Who holds the lease.
+    lost
+        So many more requests for the newest checkpoint do not find it, though it was published.
     others
         Newest checkpoints of other runs.
     """
@@ -56,6 +58,7 @@ class StubReplayApi:
     sampled: int = 0
     released: list[int] = field(default_factory=list)
     checkpoints: dict[int, bytes] = field(default_factory=dict)
+    lost: int = 0
     others: dict[str, bytes] = field(default_factory=dict)
     progress: list[wire.TrainerProgress] = field(default_factory=list)
     priorities: list[wire.PriorityUpdate] = field(default_factory=list)
@@ -110,6 +113,9 @@ class StubReplayApi:
                 answer = self._sample(wire.BatchRequest.model_validate_json(body))
             case "POST", "priorities":
                 answer = self._prioritize(wire.PriorityUpdate.model_validate_json(body))
+            case "GET", "checkpoints", "newest" if self.lost:
+                self.lost -= 1
+                answer = _problem(404, CHECKPOINT_NOT_FOUND)
             case "GET", "checkpoints", "newest" if self.checkpoints:
                 answer = 200, {}, self.checkpoints[max(self.checkpoints)]
             case "GET", "checkpoints", "newest":

@@ -30,6 +30,7 @@ from tests.trainer.toys import describe, small_experiment
 from trainer.main import ExitCode, main, run
 from trainer.publisher import FIRST_AFTER_UPDATES, RETRY_SECONDS, PublicationSchedule
 from trainer.settings import PREFIX, TrainerSettings
+from trainer.startup import LOST_ATTEMPTS
 
 
 class Trainer:
@@ -92,6 +93,22 @@ def test_it_goes_on_from_the_newest_checkpoint() -> None:
         assert second.metric("rl_trainer_lease_epoch") == 2
         assert max(api.checkpoints) == stopped_at + second.metric("rl_trainer_updates_total")
         assert decode_checkpoint(api.checkpoints[max(api.checkpoints)]).counters["algorithm/updates"] > stopped_at
+
+
+def test_a_lost_checkpoint_ends_it_with_code_2_and_one_that_was_just_thinned_out_does_not(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("trainer.startup.RETRY_SECONDS", 0.01)
+    with serving() as api:
+        api.lost = LOST_ATTEMPTS
+        assert Trainer(api).ended() is ExitCode.MISCONFIGURED
+        assert "the newest checkpoint cannot be had (404: told to fail): the database knows of it" in caplog.text
+        assert (api.holder, api.sampled) == (None, 0)
+        api.lost = LOST_ATTEMPTS - 1
+        trainer = Trainer(api)
+        api.wait_for(lambda api: len(api.checkpoints) >= 1)
+        trainer.stop.set()
+        assert trainer.ended() is ExitCode.CLEAN
 
 
 def test_it_stops_with_code_3_when_another_takes_the_lease() -> None:

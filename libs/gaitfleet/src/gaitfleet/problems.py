@@ -11,5 +11,8 @@ POLICY_NOT_PUBLISHED = PREFIX + "policy-not-published"
 CHECKPOINT_NOT_PUBLISHED = PREFIX + "checkpoint-not-published"
 """404: the run is there, but has no such head yet."""
 
+CHECKPOINT_NOT_FOUND = PREFIX + "checkpoint-not-found"
+"""404: no such checkpoint is kept, or the checkpoint store has lost it."""
+
 RUN_NOT_FOUND = PREFIX + "run-not-found"
 """404: no such run."""

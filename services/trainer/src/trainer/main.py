@@ -32,7 +32,7 @@ from trainer.priorities import PrioritySender
 from trainer.publisher import PublicationSchedule, Publisher
 from trainer.settings import PREFIX, TrainerSettings
 from trainer.snapshot import CheckpointMismatchError, NonFiniteError
-from trainer.startup import resume, wait_for_run, warm_start
+from trainer.startup import CheckpointLostError, resume, wait_for_run, warm_start
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +45,8 @@ LEASE_TIMEOUT_SECONDS = 3.0
 
 
 class ExitCode(enum.IntEnum):
-    """How a trainer ended. After every code but 2 a restart is right: it goes on from the last good checkpoint."""
+    """How a trainer ended. After every code but 2 a restart is right: it goes on from the last good checkpoint.
+    After 2 somebody must act first."""
 
     CLEAN = 0
     FAILED = 1
@@ -78,7 +79,7 @@ def run(settings: TrainerSettings, stop: threading.Event, registry: CollectorReg
         return ExitCode.MISCONFIGURED
     try:
         _train(settings, device, clients, stop, registry)
-    except (ForbiddenError, CheckpointMismatchError) as error:
+    except (ForbiddenError, CheckpointLostError, CheckpointMismatchError) as error:
         hint = "; is the token one of role trainer?" if isinstance(error, ForbiddenError) else ""
         logger.error("stopping: %s%s", error, hint)
         return ExitCode.MISCONFIGURED

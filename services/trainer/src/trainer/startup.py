@@ -10,7 +10,8 @@ from typing import TypeVar
 
 from gaitfleet.client import ReplayClient
 from gaitfleet.course_settings import WarmStartSettings
-from gaitfleet.errors import ApiUnavailableError, LimitedError, NotFoundError
+from gaitfleet.errors import ApiUnavailableError, GaitfleetError, LimitedError, NotFoundError
+from gaitfleet.problems import CHECKPOINT_NOT_FOUND
 from gaitfleet.wire import RunDescription
 from trainer.agent import Agent
 
@@ -23,6 +24,13 @@ RETRY_SECONDS = 2.0
 
 REMIND_SECONDS = 30.0
 """How often a waiting trainer says that it waits."""
+
+LOST_ATTEMPTS = 5
+"""Attempts to read a checkpoint that is not there: one that is thinned out in between has a successor the next time."""
+
+
+class CheckpointLostError(GaitfleetError):
+    """A published checkpoint cannot be had, and will not come by waiting."""
 
 
 def wait_for_run(client: ReplayClient, stop: threading.Event) -> RunDescription | None:
@@ -39,12 +47,24 @@ def wait_for_run(client: ReplayClient, stop: threading.Event) -> RunDescription 
 def resume(agent: Agent, client: ReplayClient, stop: threading.Event) -> None:
     """Go on from the newest checkpoint, if there is one. The lease must be held, or another could publish meanwhile.
 
+    An older one would not do: nothing is published below the head, so workers without a policy would wait meanwhile.
+
     Raises
     ------
     CodecError, CheckpointMismatchError
         When that checkpoint cannot be used.
+    CheckpointLostError
+        When the database knows of it, and the checkpoint store has it not.
     """
-    found = _patiently(lambda: (client.download_checkpoint("newest"),), stop, what="the newest checkpoint")
+    found = _patiently(
+        lambda: (client.download_checkpoint("newest"),),
+        stop,
+        what="the newest checkpoint",
+        lost=(
+            "the database knows of it, the checkpoint store has it not. Name the right store to the replay API, or "
+            "bring the run's objects back into it; or fork the run: a fork keeps the episodes and begins to learn anew"
+        ),
+    )
     if found is None:
         return
     (body,) = found
@@ -67,6 +87,8 @@ def warm_start(agent: Agent, settings: WarmStartSettings, source: ReplayClient, 
     ------
     CodecError, CheckpointMismatchError
         When that checkpoint cannot be used.
+    CheckpointLostError
+        When it is not kept any more.
     """
     which = "newest" if settings.checkpoint == "latest" else settings.checkpoint
     what = f"checkpoint {settings.checkpoint} of run {settings.run}"
@@ -77,18 +99,22 @@ def warm_start(agent: Agent, settings: WarmStartSettings, source: ReplayClient, 
             raise NotFoundError(f"{what} is not published yet")
         return body
 
-    body = _patiently(download, stop, what=what)
+    lost = "it was thinned out, or the checkpoint store has lost it. Create a run with another warm_start"
+    body = _patiently(download, stop, what=what, lost=lost)
     if body is not None:
         agent.warm_start(body, optimizers=settings.optimizers)
         logger.info("warm start from %s", what, extra=agent.origin)
 
 
-def _patiently(call: Callable[[], T], stop: threading.Event, *, what: str) -> T | None:
-    reminded_at = -REMIND_SECONDS
+def _patiently(call: Callable[[], T], stop: threading.Event, *, what: str, lost: str = "") -> T | None:
+    reminded_at, not_there = -REMIND_SECONDS, 0
     while not stop.is_set():
         try:
             return call()
         except (ApiUnavailableError, NotFoundError, LimitedError) as error:
+            not_there += error.problem.get("type") == CHECKPOINT_NOT_FOUND
+            if not_there == LOST_ATTEMPTS:
+                raise CheckpointLostError(f"{what} cannot be had ({error}): {lost}") from error
             if time.monotonic() - reminded_at >= REMIND_SECONDS:
                 logger.warning("waiting for %s: %s", what, error)
                 reminded_at = time.monotonic()
