@@ -33,6 +33,8 @@ class FakeApi:
         Asked for each episode; a status and headers instead of an answer, or None to take it.
     away
         While set, every request gets 503.
+    policy_unread
+        While set, a policy is published, and the checkpoint store does not give it.
     """
 
     def __init__(self, experiment: Experiment, run: str = "test") -> None:
@@ -48,6 +50,7 @@ class FakeApi:
         self.policy_requests = 0
         self.tokens: set[str] | None = None
         self.away = threading.Event()
+        self.policy_unread = threading.Event()
         self.delay_seconds = 0.0
         self.refuse: Callable[[Episode], tuple[int, dict[str, str]] | None] = lambda episode: None
         self.url = ""
@@ -57,6 +60,13 @@ class FakeApi:
         """A new policy."""
         with self._changed:
             self.policy = version, body
+            self._changed.notify_all()
+
+    def lose(self, policy: tuple[int, bytes] | None) -> None:
+        """Forget all episodes, and the policy but for an older one."""
+        with self._changed:
+            self.bodies.clear()
+            self.policy = policy
             self._changed.notify_all()
 
     def episodes(self) -> list[Episode]:
@@ -124,6 +134,8 @@ class FakeApi:
         )
 
     def _get_policy(self, etag: str | None, wait: float) -> Answer:
+        if self.policy_unread.is_set():
+            return _problem(503, "the newest policy is published, but the checkpoint store has not given it yet")
         with self._changed:
             self._changed.wait_for(lambda: self.policy is not None and _etag(self.policy[1]) != etag, wait)
             policy = self.policy
@@ -142,6 +154,8 @@ class FakeApi:
             return _problem(422, str(error))
         episode_id = str(episode.metadata.episode_id)
         self.posts.append(episode_id)
+        if episode.metadata.policy_version > (0 if self.policy is None else self.policy[0]):
+            return _problem(422, "policy_version is from the future", reason="future_policy")
         refusal = self.refuse(episode)
         if refusal is not None:
             return _problem(refusal[0], "told to refuse", headers=refusal[1])
@@ -166,8 +180,11 @@ def _etag(body: bytes) -> str:
     return f'"{hashlib.sha256(body).hexdigest()}"'
 
 
-def _problem(status: int, detail: str, kind: str = "about:blank", headers: dict[str, str] | None = None) -> Answer:
+def _problem(
+    status: int, detail: str, kind: str = "about:blank", headers: dict[str, str] | None = None, reason: str = "told"
+) -> Answer:
     body = {"type": kind, "title": detail, "status": status, "detail": detail, "field": "action[0,0]"}
+    body |= {"reason": reason}
     return status, headers or {}, json.dumps(body).encode()
 
 

@@ -12,6 +12,7 @@ from scenario import pendulum, simba_policy
 from gaitfleet.policy import NumpyPolicy
 from rollout.connection import Connection
 from rollout.policy_source import PolicyMismatchError, PolicySource, check_fits
+from rollout.schedule import TrainingSchedule
 from rollout.settings import RolloutSettings
 
 
@@ -62,6 +63,35 @@ def test_an_older_policy_of_a_replica_that_lags_is_not_taken(api: FakeApi, sourc
     assert version(source) == 5
     api.publish(6, simba_policy(api.task.description, 6))
     api.wait_for(lambda _: version(source) == 6)
+
+
+def test_an_older_policy_is_taken_once_the_api_has_lost_those_after_it(api: FakeApi, source: PolicySource) -> None:
+    api.publish(5, simba_policy(api.task.description, 5))
+    api.wait_for(lambda _: version(source) == 5)
+    source.forget(6)
+    assert version(source) == 5, "that another was refused says nothing of this one"
+    api.publish(3, simba_policy(api.task.description, 3))
+    source.forget(5)
+    api.wait_for(lambda _: version(source) == 3)
+
+
+def test_nothing_is_played_at_random_while_there_may_be_a_policy(api: FakeApi) -> None:
+    source = PolicySource(Connection(RolloutSettings(run="test", replay_api_url=api.url)), api.task.description)
+    schedule = TrainingSchedule(api.experiment, "worker", source.newest, unpublished=source.unpublished)
+    api.policy_unread.set()
+    source.start()
+    api.wait_for(lambda api: api.policy_requests >= 2)
+    assert schedule.next(0) is None
+    api.policy_unread.clear()
+    api.wait_for(lambda _: source.unpublished())
+    random = schedule.next(0)
+    api.publish(5, simba_policy(api.task.description, 5))
+    api.wait_for(lambda _: version(source) == 5)
+    trained = schedule.next(0)
+    source.stop()
+    assert random is not None
+    assert trained is not None
+    assert (random.role, trained.role) == ("random", "train")
 
 
 def test_a_policy_of_another_task_is_a_clear_error(api: FakeApi, source: PolicySource) -> None:

@@ -8,17 +8,23 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import psutil
 import pytest
+from failing_environments import counting
 from fake_replay_api import FakeApi
 from scenario import pendulum, simba_policy
 
 from gaitfleet.experiment import parse_experiment
+from rollout.main import StopSignal, serve
+from rollout.reporter import REPORTS_PER_LOOK
+from rollout.settings import RolloutSettings
 
 pytest.importorskip("gymnasium", reason="the simulator of these tests is Pendulum")
 
@@ -35,12 +41,13 @@ def api() -> Iterator[FakeApi]:
 def start(api: FakeApi, tmp_path: Path) -> Iterator[Start]:
     started: list[subprocess.Popen[bytes]] = []
 
-    def begin(**settings: object) -> subprocess.Popen[bytes]:
+    def begin(program: str = "", **settings: object) -> subprocess.Popen[bytes]:
         values = {"replay_api_url": api.url, "run": "test", "worker": "tester", "simulators": 1} | settings
         values |= {"spool_dir": tmp_path / "spool"}
         environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
         environment |= {f"GAITFLEET_ROLLOUT_{name.upper()}": str(value) for name, value in values.items()}
-        started.append(subprocess.Popen([sys.executable, "-m", "rollout"], env=environment, stderr=subprocess.PIPE))
+        command = [sys.executable, *(("-c", program) if program else ("-m", "rollout"))]
+        started.append(subprocess.Popen(command, env=environment, stderr=subprocess.PIPE))
         return started[-1]
 
     yield begin
@@ -59,6 +66,11 @@ def stop(process: subprocess.Popen[bytes], number: signal.Signals = signal.SIGTE
 
 def spooled(directory: Path) -> list[Path]:
     return list(directory.glob("spool/test/*/*.episode.zst"))
+
+
+def played(api: FakeApi) -> set[tuple[str, int]]:
+    """Role and policy version of what is stored."""
+    return {(episode.metadata.role, episode.metadata.policy_version) for episode in api.episodes()}
 
 
 def test_it_plays_reports_and_stops_with_what_it_has(api: FakeApi, start: Start) -> None:
@@ -152,6 +164,41 @@ def test_it_evaluates_each_policy_as_often_as_asked_for(api: FakeApi, start: Sta
     assert first == second
     assert len(first) == 2
     assert {episode.metadata.exploration for episode in api.episodes()} == {"none"}
+
+
+def test_a_worker_plays_on_when_the_api_has_lost_the_policy_it_acts_by(
+    api: FakeApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise all its episodes were refused for ever, and the run would never get what it needs to learn again."""
+    monkeypatch.setattr("rollout.policy_source.LONG_POLL_SECONDS", 1.0)
+    settings = RolloutSettings(run="test", replay_api_url=api.url, simulators=1, spool_dir=tmp_path)
+    stop_signal = StopSignal()
+    worker = threading.Thread(target=serve, args=(settings, stop_signal, counting))
+    api.publish(1000, simba_policy(api.task.description, 1000))
+    worker.start()
+    try:
+        for lost in (None, (7, simba_policy(api.task.description, 7))):
+            api.wait_for(lambda api: any(version >= 1000 for _, version in played(api)))
+            api.lose(lost)
+            expected = ("random", 0) if lost is None else ("train", 7)
+            api.wait_for(lambda api, expected=expected: expected in played(api))  # type: ignore[misc]
+            api.publish(1001, simba_policy(api.task.description, 1001))
+    finally:
+        stop_signal.set()
+        worker.join(20)
+
+
+def test_a_run_that_was_created_anew_ends_it_with_code_3(api: FakeApi, start: Start) -> None:
+    """Kubernetes, Compose and `gaitfleet up` start it again then, for the new run."""
+    process = start(
+        program="import rollout.reporter as r; r.REPORT_SECONDS = 0.1; import rollout.main as m; exit(m.main())"
+    )
+    api.wait_for(lambda api: len(api.reports) > 2 * REPORTS_PER_LOOK and len(api.bodies) >= 1)
+    assert process.poll() is None
+    api.created_at = datetime.now(UTC)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 3
+    assert b"start again: run 'test' was created at" in errors
 
 
 def test_parts_that_do_not_fit_end_it_with_code_2(api: FakeApi, start: Start) -> None:

@@ -62,6 +62,14 @@ def test_the_newest_policy_is_evaluated_again_in_a_new_stage() -> None:
     assert first[2] is None
 
 
+def test_an_older_policy_is_evaluated_when_the_api_has_lost_the_newer_one() -> None:
+    newest = [Policy(7, b"")]
+    schedule = EvaluationSchedule(pendulum(evaluation={"episodes": 1}), lambda: newest[0])
+    assert [plan and plan.policy for plan in (schedule.next(0), schedule.next(0))] == [Policy(7, b""), None]
+    newest[0] = Policy(3, b"")
+    assert [plan and plan.policy for plan in (schedule.next(0), schedule.next(0))] == [Policy(3, b""), None]
+
+
 def test_an_evaluation_episode_of_a_former_stage_is_not_played_again_in_the_new_one(tmp_path: Path) -> None:
     experiment, marker = pendulum(evaluation={"episodes": 2}), tmp_path / "failed"
     policy = Policy(1, simba_policy(make_task(experiment.task).description))

@@ -37,6 +37,14 @@ logger = logging.getLogger(__name__)
 EXIT_CANNOT_WORK = 2
 """Exit code when starting again would not help: wrong settings, or parts that do not fit together."""
 
+EXIT_RUN_REPLACED = 3
+"""Exit code when the run was created anew under its name. Everything here belongs to the one before, from the task to
+the spool, so whatever restarts this service makes it right."""
+
+
+class RunReplacedError(Exception):
+    """The API has another run under the name of the one that is played for."""
+
 
 def main() -> int:
     """Run the service until SIGTERM or SIGINT; the result is its exit code."""
@@ -51,6 +59,9 @@ def main() -> int:
         signal.signal(number, stop.handle)
     try:
         serve(settings, stop)
+    except RunReplacedError as error:
+        logger.warning("start again: %s", error)
+        return EXIT_RUN_REPLACED
     except (GaitfleetError, UnfitSimulatorError) as error:
         logger.error("cannot work: %s", error)
         return EXIT_CANNOT_WORK
@@ -90,6 +101,8 @@ def serve(settings: RolloutSettings, stop: StopSignal, make_environment: Environ
         When the simulator does not fit the run's task.
     PolicyError
         When the run's policies do not fit its task.
+    RunReplacedError
+        When the run was created anew meanwhile.
     """
     progress = ProgressFile(settings.progress_file)
     metrics = Metrics(settings.run, settings.role, settings.simulators)
@@ -157,6 +170,7 @@ class Service:
         self._progress = progress
         self._stage = self._ordered_stage = run.stage
         self._training_episodes: int | None = None
+        self._replaced_by: RunDescription | None = None
         specification, task, recorder = self._production()
         check_same_task(run, task)
         # a run that was deleted and made again under its name must not get the episodes of the one before
@@ -175,6 +189,7 @@ class Service:
             metrics,
             memory_episodes=max(8, 2 * settings.simulators),
             posters=settings.posters,
+            future_policy=self._policies.forget if self._policies is not None else lambda version: None,
         )
         self._supervisor = Supervisor(
             specification,
@@ -186,7 +201,7 @@ class Service:
             metrics=metrics,
             limits=_limits(settings),
         )
-        self._reporter = Reporter(Connection(settings), settings.worker, self._report, self._follow)
+        self._reporter = Reporter(Connection(settings), settings.worker, self._report, self._follow, self._look)
 
     def work(self, stop: StopSignal) -> None:
         """Play until `stop` is set, or something is wrong for good."""
@@ -220,6 +235,9 @@ class Service:
         self._progress.beat()
         if self._outbox.failure is not None:
             raise RuntimeError("a thread that posts episodes has ended") from self._outbox.failure
+        if self._replaced_by is not None:
+            both = f"was created at {self._run.created_at}, now there is one of {self._replaced_by.created_at}"
+            raise RunReplacedError(f"run {self._run.run!r} {both}")
         if self._policies is not None and self._policies.mismatch is not None:
             raise PolicyError(f"the trainer publishes policies of another task: {self._policies.mismatch}")
         if self._ordered_stage != self._stage:
@@ -231,6 +249,10 @@ class Service:
         # only forwards: the replicas of the API learn of a new stage within a second of each other
         self._ordered_stage = max(self._ordered_stage, orders.stage)
         self._training_episodes = orders.training_episodes
+
+    def _look(self, run: RunDescription) -> None:
+        if run.created_at != self._run.created_at:
+            self._replaced_by = run
 
     def _production(self) -> tuple[SimulatorSpecification, Task, Recorder]:
         """What is played in the stage."""
@@ -250,6 +272,7 @@ class Service:
             run.experiment,
             self._settings.worker,
             newest,
+            unpublished=lambda: self._policies is None or self._policies.unpublished(),
             stage=run.stage,
             training_episodes=lambda: self._training_episodes,
             first_episode=first,

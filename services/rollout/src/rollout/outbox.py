@@ -15,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from gaitfleet.client import Backoff
+from gaitfleet.episode import decode_episode
 from gaitfleet.errors import ApiError, CodecError, ConflictError, ForbiddenError, LimitedError, RejectedError
 from rollout.connection import Connection, asked_wait_seconds, reason_of
 from rollout.metrics import Metrics
@@ -46,6 +47,8 @@ class Outbox:
         Episodes held in memory before `accepting` says no.
     posters
         Threads that post.
+    future_policy
+        Told the policy version of an episode that was refused because the API's newest policy is before it.
 
     Attributes
     ----------
@@ -61,11 +64,13 @@ class Outbox:
         *,
         memory_episodes: int = 16,
         posters: int = 2,
+        future_policy: Callable[[int], None] = lambda version: None,
     ) -> None:
         self.failure: Exception | None = None
         self._connect = connect
         self._spool = spool
         self._metrics = metrics
+        self._future_policy = future_policy
         self._memory_episodes = memory_episodes
         self._changed = threading.Condition()
         self._queue = deque(_Parcel(episode_id, None, spooled=True) for episode_id in spool.ids())
@@ -74,9 +79,7 @@ class Outbox:
         self._try_again_at = 0.0
         self._away = False
         self._closing = False
-        self._threads = [
-            threading.Thread(target=self._post, name=f"poster-{i}", daemon=True) for i in range(posters)
-        ]
+        self._threads = [threading.Thread(target=self._post, name=f"poster-{i}", daemon=True) for i in range(posters)]
 
     def start(self) -> None:
         """Begin to post, first what an earlier start has left in the spool."""
@@ -181,6 +184,8 @@ class Outbox:
             connection.client.post_episode(body)
         except RejectedError as error:
             self._set_aside(parcel, error, "rejected")
+            if error.problem.get("reason") == "future_policy":
+                self._future_policy(decode_episode(body).metadata.policy_version)
         except ConflictError as error:
             self._set_aside(parcel, error, "conflict")
         else:

@@ -43,6 +43,8 @@ class PolicySource:
         self._connection = connection
         self._task = task
         self._newest: Policy | None = None
+        self._unpublished = False
+        self._forgotten = threading.Event()
         self._received_at = 0.0
         self._stop = threading.Event()
         self._patience = Patience(connection, self._stop)
@@ -60,6 +62,21 @@ class PolicySource:
         """The newest policy; None before the first."""
         return self._newest
 
+    def unpublished(self) -> bool:
+        """Whether the API has said that there is no policy yet; that it cannot give one now is something else."""
+        return self._unpublished
+
+    def forget(self, version: int) -> None:
+        """Take what the API has from now on, be it older or nothing: its newest policy is before this version.
+
+        It has lost what came after, for example because its database was replaced by an older one.
+        """
+        newest = self._newest
+        if newest is not None and version <= newest.version:
+            logger.warning("the API does not know policy %d any more; asking for what it has", newest.version)
+            self._unpublished, self._newest = False, None
+            self._forgotten.set()
+
     def age_seconds(self) -> float:
         """Since the newest policy arrived; 0 before the first."""
         return time.monotonic() - self._received_at if self._newest is not None else 0.0
@@ -67,9 +84,13 @@ class PolicySource:
     def _poll(self) -> None:
         etag: str | None = None
         while not self._stop.is_set():
+            if self._forgotten.is_set():
+                self._forgotten.clear()
+                etag = None
             asked = time.monotonic()
+            known = self._newest is not None or self._unpublished
             try:
-                answer = self._connection.client.get_policy(etag, wait_seconds=LONG_POLL_SECONDS)
+                answer = self._connection.client.get_policy(etag, wait_seconds=LONG_POLL_SECONDS if known else 0.0)
             except ApiError as error:
                 logger.info("no policy: %s", error)
                 self._patience.wait(error)
@@ -80,6 +101,8 @@ class PolicySource:
                 self._patience.wait(ApiError("bug"))
                 continue
             self._patience.reset()
+            if answer is None and etag is None:
+                self._unpublished = True
             # a replica of the API may not know of the newest yet, which another has given already
             if answer is not None and (self._newest is None or answer.version >= self._newest.version):
                 etag = answer.etag

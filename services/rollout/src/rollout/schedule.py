@@ -68,6 +68,8 @@ class TrainingSchedule:
     ----------
     newest_policy
         None for role `random`.
+    unpublished
+        Whether it is known that there is no policy yet. Nothing is played while there may be one that did not arrive.
     stage
         Of the run's curriculum.
     training_episodes
@@ -83,6 +85,7 @@ class TrainingSchedule:
         worker: str,
         newest_policy: NewestPolicy | None,
         *,
+        unpublished: Callable[[], bool] = lambda: True,
         stage: int = 0,
         training_episodes: Callable[[], int | None] = lambda: None,
         first_episode: int = 0,
@@ -92,14 +95,19 @@ class TrainingSchedule:
         self._training_episodes = training_episodes
         self._worker = worker
         self._newest_policy = newest_policy
+        self._unpublished = unpublished
         self._first_episode = first_episode
         self._played: dict[int, int] = {}
 
-    def next(self, slot: int) -> Plan:
+    def next(self, slot: int) -> Plan | None:
+        policy = None
+        if self._newest_policy is not None:
+            policy = self._newest_policy()
+            if policy is None and not self._unpublished():
+                return None
         number = self._played.get(slot, self._first_episode)
         self._played[slot] = number + 1
         seed = episode_seed(self._experiment.seed, worker_name(self._worker, slot), number)
-        policy = self._newest_policy() if self._newest_policy is not None else None
         episodes = self._training_episodes()
         pose = None if episodes is None else self._task.initial_pose(seed, episodes)
         if policy is None:
@@ -114,7 +122,7 @@ class TrainingSchedule:
 
 
 class EvaluationSchedule:
-    """The same seeds for every policy, without noise; then it waits for a newer policy.
+    """The same seeds for every policy, without noise; then it waits for another policy.
 
     A policy that is superseded while it is being evaluated is evaluated to the end: half an evaluation says little.
     Those published meanwhile, but for the newest, are left out.
@@ -132,7 +140,7 @@ class EvaluationSchedule:
     def next(self, slot: int) -> Plan | None:
         if not self._pending:
             policy = self._newest_policy()
-            if policy is not None and policy.version > self._evaluated:
+            if policy is not None and policy.version != self._evaluated:
                 self._evaluated = policy.version
                 self._pending.extend(Plan(seed, "evaluate", NO_EXPLORATION, policy) for seed in self._seeds)
         return self._pending.popleft() if self._pending else None
