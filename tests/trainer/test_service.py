@@ -230,6 +230,21 @@ def test_sigterm_ends_the_process_with_a_last_checkpoint() -> None:
     assert api.holder is None
 
 
+def test_sigterm_while_torch_is_imported_ends_the_process_with_code_0(tmp_path: Path) -> None:
+    """Not by the default action, which does not exist for the first process of a container."""
+    (tmp_path / "torch.py").write_text(
+        "import pathlib, time; pathlib.Path(__file__).with_name('importing').touch(); time.sleep(60)"
+    )
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
+    with subprocess.Popen([sys.executable, "-m", "trainer"], env=environment) as process:
+        deadline = time.monotonic() + 30
+        while not (tmp_path / "importing").exists():
+            assert time.monotonic() < deadline, "torch is not imported"
+            time.sleep(0.02)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 0
+
+
 def test_the_first_checkpoint_comes_early_and_the_next_by_updates_or_time() -> None:
     schedule = PublicationSchedule(every_updates=1000, every_seconds=60.0, published_updates=0, published_at=0.0)
     assert not schedule.due(0, 100.0), "there is nothing to publish before the first update"
