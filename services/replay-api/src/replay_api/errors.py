@@ -107,7 +107,7 @@ class CheckpointMissingError(MissingError):
 
     def __init__(self, detail: str, *, first: bool) -> None:
         super().__init__(detail)
-        self.type = problems.CHECKPOINT_NOT_PUBLISHED if first else problems.PREFIX + "checkpoint-not-found"
+        self.type = problems.CHECKPOINT_NOT_PUBLISHED if first else problems.CHECKPOINT_NOT_FOUND
 
 
 class ConflictError(ServiceError):
