@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import pty
+import signal
 import subprocess
 import sys
 import termios
@@ -95,13 +96,18 @@ def test_a_closed_terminal_stops_it_in_order(tmp_path: Path) -> None:
     terminal, end = pty.openpty()
     nowhere = f"mongodb://127.0.0.1:{free_port()}/"
     options = ["--port", str(free_port()), "--data-dir", str(tmp_path), "--mongodb-uri", nowhere]
+
+    def sit_at_it() -> None:
+        fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the tests themselves may run under nohup
+
     process = subprocess.Popen(
         [sys.executable, "-m", "gaitfleet", "up", *options],
         stdin=end,
         stdout=end,
         stderr=end,
         start_new_session=True,
-        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # noqa: PLW1509 (it takes no lock)
+        preexec_fn=sit_at_it,  # noqa: PLW1509 (it takes no lock)
     )
     os.close(end)
     log = tmp_path / "logs" / "replay-api.log"
