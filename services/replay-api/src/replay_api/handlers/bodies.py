@@ -50,21 +50,20 @@ async def read_body(request: Request, limit_bytes: int, what: str) -> bytes:
         async with asyncio.timeout(seconds):
             return await _read(request, limit_bytes, what)
     except TimeoutError:
-        detail = f"the {what} did not arrive within {seconds:.0f} s"
-        raise LimitedError(detail, field="body", reason="slow", retry_after_seconds=RETRY_AFTER_SECONDS) from None
+        raise too_slow(what, seconds) from None
 
 
 async def _read(request: Request, limit_bytes: int, what: str) -> bytes:
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and int(declared) > limit_bytes:
-        raise _too_large(what, int(declared), limit_bytes)
+        raise too_large(what, int(declared), limit_bytes)
     pieces: list[bytes] = []
     received = 0
     async for piece in request.stream():
         pieces.append(piece)
         received += len(piece)
         if received > limit_bytes:
-            raise _too_large(what, received, limit_bytes)
+            raise too_large(what, received, limit_bytes)
     if not received:
         raise RejectedError(f"the {what} is empty", field="body", reason="empty")
     return b"".join(pieces)
@@ -130,7 +129,14 @@ async def _disconnected(receive: Receive) -> None:
         pass
 
 
-def _too_large(what: str, size: int, limit_bytes: int) -> TooLargeError:
+def too_slow(what: str, seconds: float) -> LimitedError:
+    """The refusal of a body that did not arrive in time."""
+    detail = f"the {what} did not arrive within {seconds:.0f} s"
+    return LimitedError(detail, field="body", reason="slow", retry_after_seconds=RETRY_AFTER_SECONDS)
+
+
+def too_large(what: str, size: int, limit_bytes: int) -> TooLargeError:
+    """The refusal of a body that is over its limit."""
     return TooLargeError(
         f"the {what} has {size} bytes or more; at most {limit_bytes} are accepted", field="body", reason="too_large"
     )

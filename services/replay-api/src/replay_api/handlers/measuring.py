@@ -11,8 +11,8 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from replay_api.authentication import EVERYBODY
-from replay_api.constants import BODY_SECONDS, RETRY_AFTER_SECONDS
-from replay_api.errors import LimitedError, TooLargeError
+from replay_api.constants import BODY_SECONDS
+from replay_api.handlers.bodies import too_large, too_slow
 from replay_api.metrics import Metrics
 from replay_api.services.admission import Admission
 
@@ -72,17 +72,13 @@ class Measuring:
                 async with asyncio.timeout_at(ends):
                     message = await receive()
             except TimeoutError:
-                detail = f"the body did not arrive within {BODY_SECONDS:.0f} s"
-                raise LimitedError(
-                    detail, field="body", reason="slow", retry_after_seconds=RETRY_AFTER_SECONDS
-                ) from None
+                raise too_slow("body", BODY_SECONDS) from None
             complete = not message.get("more_body", False)
             size = len(message.get("body", b""))
             held.enter_context(self._json.take(size))
             received += size
             if received > self._max_json_bytes:
-                detail = f"the body has {received} bytes or more; at most {self._max_json_bytes} are accepted here"
-                raise TooLargeError(detail, field="body", reason="too_large")
+                raise too_large("body", received, self._max_json_bytes)
             return message
 
         return bounded

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -39,6 +40,24 @@ class EventLog:
             missing.
         """
         await self._store.append(self._store.event(run, kind, data))
+
+    async def complete(self, run: str, kind: str, known: Mapping[str, Any], *, again: bool, **more: Any) -> None:
+        """Keep an event of what was asked for; where that comes `again`, only if the attempt before did not come to it.
+
+        Parameters
+        ----------
+        known
+            Particulars by which the event of that attempt is known.
+        more
+            Its other particulars.
+
+        Raises
+        ------
+        UnavailableError
+            When the database does not answer.
+        """
+        if not again or not await self.has(run, kind, **known):
+            await self.add(run, kind, **known, **more)
 
     async def tell(self, run: str, kind: str, **data: Any) -> None:
         """Keep an event of what is done and cannot be asked for again: where the database does not answer, it is told

@@ -65,13 +65,11 @@ class Forks:
     async def _tell(self, fork: RunDescription, credit: float, *, again: bool) -> None:
         """Write the first events; `again`: those that its creation did not come to."""
         await self._registry.tell_start(fork, again=again)
-        if not again or not await self._events.has(fork.run, "episodes_inherited"):
-            inherited, parents = inherited_transitions(fork), [item.run for item in fork.parents]
-            data = {"parents": parents, "transitions": inherited, "credit": credit}
-            await self._events.add(fork.run, "episodes_inherited", **data)
-        parent, into = fork.parents[0].run, {"into": fork.run}
-        if not again or not await self._events.has(parent, "run_forked", **into):
-            await self._events.add(parent, "run_forked", **into, experiment_hash=fork.experiment_hash)
+        parents = [parent.run for parent in fork.parents]
+        inherited = {"parents": parents, "transitions": inherited_transitions(fork), "credit": credit}
+        await self._events.complete(fork.run, "episodes_inherited", {}, again=again, **inherited)
+        into, told = {"into": fork.run}, {"experiment_hash": fork.experiment_hash}
+        await self._events.complete(parents[0], "run_forked", into, again=again, **told)
 
     async def _existing(self, new: RunDescription) -> RunDescription:
         """The run that has the id already: the same fork, made by an attempt whose answer was lost, or another."""

@@ -40,8 +40,8 @@ class Leases:
         """Write the event of a grant; with a renewal, that of a grant whose attempt ended before it was kept."""
         if held.renewals > 0 and self._told.get(run) == held.epoch:
             return
-        if held.renewals == 0 or not await self._events.has(run, "lease_acquired", epoch=held.epoch):
-            await self._events.add(run, "lease_acquired", holder=held.holder, epoch=held.epoch)
+        granted = {"epoch": held.epoch}
+        await self._events.complete(run, "lease_acquired", granted, again=held.renewals > 0, holder=held.holder)
         self._told[run] = held.epoch
 
     async def release(self, opened: OpenRun, epoch: int) -> None:

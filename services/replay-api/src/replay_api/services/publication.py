@@ -184,12 +184,10 @@ class Publication:
         """What follows when the head has moved: record, history, thinning. The attempt that moved it may have ended
         anywhere in between; then the same request comes `again`."""
         await self._stores.records.put(info)
-        data = {"step": info.step, "digest": info.digest}
-        if not again or not await self._events.has(opened.run, "checkpoint_published", **data):
-            data |= {"epoch": info.epoch, "size_bytes": info.size_bytes}
-            await self._events.add(opened.run, "checkpoint_published", **data)
-        if warm_start is not None and not await self._events.has(opened.run, "warm_started"):
-            await self._events.add(opened.run, "warm_started", step=info.step, **warm_start)
+        body, more = {"step": info.step, "digest": info.digest}, {"epoch": info.epoch, "size_bytes": info.size_bytes}
+        await self._events.complete(opened.run, "checkpoint_published", body, again=again, **more)
+        if warm_start is not None:  # in every checkpoint of the run; told once
+            await self._events.complete(opened.run, "warm_started", {}, again=True, step=info.step, **warm_start)
         self._background.start(f"thinning/{opened.run}", lambda: self._thinning.thin(opened))
 
     async def _put(self, key: str, body: bytes) -> None:

@@ -117,8 +117,7 @@ class RunRegistry:
         if experiment.curriculum is not None:
             told["stage_entered"] = {"stage": experiment.stage_names[0], "index": 0}
         for kind, data in told.items():
-            if not again or not await self._events.has(description.run, kind):
-                await self._events.add(description.run, kind, **data)
+            await self._events.complete(description.run, kind, {}, again=again, **data)
 
     def describe(self, run: str, experiment: Experiment) -> RunDescription:
         """A run that does not exist yet.
