@@ -13,6 +13,7 @@ from multiprocessing.synchronize import Event
 import httpx
 from recorded import Copies
 
+from gaitfleet import codec
 from gaitfleet.client import Backoff, ReplayClient
 from gaitfleet.errors import ApiError, ApiUnavailableError, LimitedError
 
@@ -130,12 +131,12 @@ def _post(orders: Orders, number: int, journal: Journal) -> None:
     since = time.monotonic()
     while _due(orders, since):
         since = time.monotonic()
-        body = orders.copies.body(worker=f"worker-{number}")
+        frame = codec.compress(orders.copies.body(worker=f"worker-{number}"))
         refusals = 0
         while not orders.stop.is_set():
             began = time.monotonic()
             try:
-                receipt = client.post_episode(body)
+                receipt = client.post_frame(frame)
             except (LimitedError, ApiUnavailableError) as error:
                 refusals += 1
                 orders.stop.wait(backoff.next_seconds(at_least=error.retry_after_seconds))

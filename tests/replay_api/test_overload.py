@@ -17,7 +17,11 @@ import httpx
 import psutil
 import pytest
 
+from gaitfleet import codec
+from gaitfleet.client import ReplayClient
 from gaitfleet.command.processes import free_port
+from gaitfleet.episode import encode_episode
+from gaitfleet.errors import LimitedError
 from replay_api.services.retention import Retention
 from replay_api.settings import Settings
 from tests.conftest import serve
@@ -102,6 +106,21 @@ def test_more_episodes_than_the_database_can_be_waited_for_are_refused_unread(se
         assert fleet.post(fleet.play()).json()["detail"].startswith("3 of 3 episodes are being worked on")
         begun[begun[0] is refused].close()
         until(lambda: fleet.post(fleet.play()).status_code == 201, "a place that was left is not given again")
+
+
+def test_whoever_was_told_to_wait_is_answered_before_the_body(settings: Settings) -> None:
+    few = settings.model_copy(update={"max_concurrent_episodes": 1})
+    with serve(few) as url, Fleet(url) as fleet, ReplayClient(url, run=fleet.run, attempts=1) as client:
+        assert fleet.post(fleet.play()).status_code == 201  # the run is open
+        frame = codec.compress(encode_episode(fleet.play()))
+        with send_part(url, f"{fleet.path}/episodes", b"part", "application/x-safetensors"):
+            # that of who asks for the metrics is one of them
+            until(lambda: "rl_api_inflight_requests 2.0" in httpx.get(f"{url}/metrics").text, "the post does not begin")
+            for _ in range(2):
+                with pytest.raises(LimitedError, match="1 of 1 episodes"):
+                    client.post_frame(frame)
+        until(lambda: fleet.post(b"x").status_code == 422, "the place that was left is not given again")
+        assert client.post_frame(frame).stored
 
 
 def test_json_beyond_the_budget_waits_too(server: tuple[str, psutil.Process]) -> None:

@@ -14,6 +14,7 @@ from failing_environments import counting
 from fake_replay_api import FakeApi
 from scenario import pendulum
 
+from gaitfleet import codec
 from gaitfleet.episode import Episode, EpisodeMetadata, encode_episode
 from gaitfleet.identity import new_episode_id
 from gaitfleet.trajectory import Trajectory
@@ -107,7 +108,7 @@ def test_what_an_earlier_start_left_is_posted_first_with_the_same_bytes(api: Fak
     before.outbox.start()
     left = before.send(3)
     before.outbox.close(2.0)
-    bodies = {episode_id: before.spool.read(episode_id) for episode_id in left}
+    bodies = {one: codec.decompress(before.spool.read(one), limit_bytes=1 << 20) for one in left}
     api.away.clear()
     after = Sender(api, tmp_path, posters=1)  # two would let later ones overtake
     new = after.send(2)

@@ -9,6 +9,7 @@ import os
 import sys
 from pathlib import Path
 
+from gaitfleet import codec
 from gaitfleet.client import ReplayClient
 from gaitfleet.episode import content_digest
 from gaitfleet.wire import CheckpointInfo, EpisodeReceipt
@@ -23,10 +24,11 @@ def keep_journal(journal: Journal, client: str) -> None:
     client
         Who they are given to.
     """
-    post_episode, publish_checkpoint = ReplayClient.post_episode, ReplayClient.publish_checkpoint
+    post_frame, publish_checkpoint = ReplayClient.post_frame, ReplayClient.publish_checkpoint
 
-    def post(self: ReplayClient, body: bytes) -> EpisodeReceipt:
-        receipt = post_episode(self, body)
+    def post(self: ReplayClient, frame: bytes) -> EpisodeReceipt:
+        receipt = post_frame(self, frame)
+        body = codec.decompress(frame, limit_bytes=1 << 30)
         journal.add("episode", client=client, id=str(receipt.episode_id), digest=content_digest(body))
         return receipt
 
@@ -35,7 +37,7 @@ def keep_journal(journal: Journal, client: str) -> None:
         journal.add("checkpoint", client=client, step=info.step, epoch=epoch, digest=content_digest(body))
         return info
 
-    ReplayClient.post_episode, ReplayClient.publish_checkpoint = post, publish  # type: ignore[method-assign]
+    ReplayClient.post_frame, ReplayClient.publish_checkpoint = post, publish  # type: ignore[method-assign]
 
 
 def main() -> int:

@@ -65,7 +65,7 @@ def served(
 def kept(served: tuple[str, Stores], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Kept]:
     """Three episodes and two checkpoints, acknowledged and noted."""
     url, stores = served
-    for name in ("post_episode", "publish_checkpoint"):
+    for name in ("post_frame", "publish_checkpoint"):
         monkeypatch.setattr(ReplayClient, name, getattr(ReplayClient, name))  # put back after the test
     journal = Journal(tmp_path / "journal")
     keep_journal(journal, "test")

@@ -14,22 +14,23 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from gaitfleet import codec
 from gaitfleet.client import Backoff
 from gaitfleet.episode import decode_episode
 from gaitfleet.errors import ApiError, CodecError, ConflictError, ForbiddenError, LimitedError, RejectedError
 from rollout.connection import Connection, asked_wait_seconds, reason_of
 from rollout.metrics import Metrics
-from rollout.spool import Spool
+from rollout.spool import MAX_EPISODE_BYTES, Spool
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(slots=True, eq=False)
 class _Parcel:
-    """An episode that waits; `body` is None while only the spool has it."""
+    """An episode that waits, compressed; `frame` is None while only the spool has it."""
 
     episode_id: str
-    body: bytes | None
+    frame: bytes | None
     spooled: bool
     done: bool = False
 
@@ -103,7 +104,7 @@ class Outbox:
 
     def submit(self, episode_id: str, body: bytes) -> None:
         """Take an episode. Never refused, and waits for nothing but the disk: whoever plays asks `accepting` before."""
-        parcel = _Parcel(episode_id, body, spooled=False)
+        parcel = _Parcel(episode_id, codec.compress(body), spooled=False)
         if self._away:
             self._to_spool(parcel)
         with self._changed:
@@ -169,10 +170,10 @@ class Outbox:
                 self._changed.wait(pause if self._queue else None)
 
     def _deliver(self, parcel: _Parcel, connection: Connection) -> None:
-        body = parcel.body
+        frame = parcel.frame
         try:
-            if body is None:
-                body = self._spool.read(parcel.episode_id)
+            if frame is None:
+                frame = self._spool.read(parcel.episode_id)
         except FileNotFoundError:
             self._done(parcel)  # another worker that shares the spool has delivered it
             return
@@ -181,10 +182,11 @@ class Outbox:
             return
         began = time.monotonic()
         try:
-            connection.client.post_episode(body)
+            connection.client.post_frame(frame)
         except RejectedError as error:
             self._set_aside(parcel, error, "rejected")
             if error.problem.get("reason") == "future_policy":
+                body = codec.decompress(frame, limit_bytes=MAX_EPISODE_BYTES)
                 self._future_policy(decode_episode(body).metadata.policy_version)
         except ConflictError as error:
             self._set_aside(parcel, error, "conflict")
@@ -234,15 +236,15 @@ class Outbox:
 
     def _to_spool(self, parcel: _Parcel) -> bool:
         """Whether the episode is on disk now, or need not be."""
-        body = parcel.body
+        frame = parcel.frame
         try:
-            if body is not None:
-                self._spool.put(parcel.episode_id, body)
+            if frame is not None:
+                self._spool.put(parcel.episode_id, frame)
         except OSError as error:
             logger.error("the spool cannot be written: %s", error)
             return False  # it stays in memory, where it counts against the limit
         with self._changed:
-            parcel.spooled, parcel.body = True, None
+            parcel.spooled, parcel.frame = True, None
             if parcel.done:  # another poster has delivered it meanwhile
                 self._remove_file(parcel)
         return True
@@ -253,7 +255,7 @@ class Outbox:
         self._metrics.dropped(reason)
         why = {"reason": reason, "message": str(error), "problem": problem}
         try:
-            self._spool.set_aside(parcel.episode_id, parcel.body, why)
+            self._spool.set_aside(parcel.episode_id, parcel.frame, why)
         except OSError as failure:
             logger.error("the refused episode %s cannot be kept: %s", parcel.episode_id, failure)
         self._done(parcel)

@@ -74,21 +74,20 @@ class Spool:
         with self._lock:
             return sum(self._sizes.values()) >= self._max_bytes
 
-    def put(self, episode_id: str, body: bytes) -> None:
-        """Keep an episode.
+    def put(self, episode_id: str, frame: bytes) -> None:
+        """Keep an episode that `gaitfleet.codec.compress` has compressed.
 
         Raises
         ------
         OSError
             When it cannot be written. Nothing of it remains then.
         """
-        frame = codec.compress(body)
         _write(self._path(episode_id), frame)
         with self._lock:
             self._sizes[episode_id] = len(frame)
 
     def read(self, episode_id: str) -> bytes:
-        """The same bytes again.
+        """The same frame again, looked through.
 
         Raises
         ------
@@ -97,7 +96,9 @@ class Spool:
         CodecError
             When the file is damaged.
         """
-        return codec.decompress(self._path(episode_id).read_bytes(), limit_bytes=MAX_EPISODE_BYTES)
+        frame = self._path(episode_id).read_bytes()
+        codec.decompress(frame, limit_bytes=MAX_EPISODE_BYTES)
+        return frame
 
     def remove(self, episode_id: str) -> None:
         """It is delivered, and counts no more, even where its file cannot be removed.
@@ -111,19 +112,19 @@ class Spool:
             self._sizes.pop(episode_id, None)
         self._path(episode_id).unlink(missing_ok=True)
 
-    def set_aside(self, episode_id: str, body: bytes | None, why: dict[str, Any]) -> None:
+    def set_aside(self, episode_id: str, frame: bytes | None, why: dict[str, Any]) -> None:
         """Keep an episode that was refused, with the reason, where nobody tries again.
 
         Parameters
         ----------
-        body
+        frame
             None when only the file has it (and it may be damaged).
         """
         self._rejected.mkdir(exist_ok=True)
-        if body is None:
+        if frame is None:
             self._path(episode_id).replace(self._rejected / f"{episode_id}{SUFFIX}")
         else:
-            _write(self._rejected / f"{episode_id}{SUFFIX}", codec.compress(body))
+            _write(self._rejected / f"{episode_id}{SUFFIX}", frame)
         _write(self._rejected / f"{episode_id}.json", json.dumps(why, indent=2, default=str).encode())
         for old in sorted(self._rejected.glob(f"*{SUFFIX}"))[:-REJECTED_KEPT]:
             old.unlink(missing_ok=True)

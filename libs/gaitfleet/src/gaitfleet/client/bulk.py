@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import io
 import socket
 import ssl
 from collections.abc import Callable, Iterator, Mapping
@@ -16,6 +17,13 @@ WAIT_BYTES = 512 << 10
 
 PIECE_BYTES = 512 << 10
 """What is sent at once of a large body: the timeout is for a piece, so that a slow network carries any body."""
+
+CONTINUE_SECONDS = 1.0
+"""How long a server is waited for that was asked whether it wants a body; one that does not know the question says
+nothing (RFC 9110, 10.1.1)."""
+
+MAX_HEAD_BYTES = 64 << 10
+"""Of an answer."""
 
 _CUT = (BrokenPipeError, ConnectionResetError, ssl.SSLEOFError)
 """How a connection looks that the server has closed."""
@@ -50,7 +58,14 @@ class BulkConnection:
         self._used = False
 
     def request(
-        self, method: str, path: str, *, body: bytes | None, headers: Mapping[str, str], buffer: bytearray | None = None
+        self,
+        method: str,
+        path: str,
+        *,
+        body: bytes | None,
+        headers: Mapping[str, str],
+        buffer: bytearray | None = None,
+        ask_first: bool = False,
     ) -> BulkAnswer:
         """Send a request and read the whole answer.
 
@@ -58,6 +73,8 @@ class BulkConnection:
         ----------
         buffer
             Where the body goes, when it is large enough; else a new one is made. The answer's body is a view into it.
+        ask_first
+            Send the body only once the server has said that it would read it (``Expect: 100-continue``).
 
         Raises
         ------
@@ -68,9 +85,11 @@ class BulkConnection:
         while True:
             reused = self._used
             try:
-                response = self._response(method, self._prefix + path, body, dict(headers))
+                response = self._response(method, self._prefix + path, body, dict(headers), ask_first)
                 self._used = True
                 answer, told = _read(response, buffer, self._wait_for), response.headers
+                if isinstance(response, _EarlyAnswer):
+                    self.close()  # the server may still wait for the body
                 return BulkAnswer(response.status, told.get("Retry-After"), told.get("Location"), answer)
             except (http.client.HTTPException, OSError) as error:
                 self.close()
@@ -78,19 +97,42 @@ class BulkConnection:
                     raise ApiUnavailableError(f"{method} {path}: {error!r}") from error
 
     def _response(
-        self, method: str, path: str, body: bytes | None, headers: dict[str, str]
+        self, method: str, path: str, body: bytes | None, headers: dict[str, str], ask_first: bool
     ) -> http.client.HTTPResponse:
         """The answer's head. A server may refuse a body, and close the connection, before it has read all of it."""
         if body is not None:
             headers["Content-Length"] = str(len(body))
+        if ask_first:
+            headers["Expect"] = "100-continue"
+        self._connection.request(method, path, headers=headers)
+        if ask_first and (early := self._early_answer(method)):
+            return early
         try:
-            self._connection.request(method, path, body=None if body is None else _pieces(body), headers=headers)
+            for piece in _pieces(body or b""):
+                self._connection.send(piece)
         except _CUT as error:
             refusal = self._refusal()
             if refusal is None:
                 raise error from None
             return refusal
         return self._connection.getresponse()
+
+    def _early_answer(self, method: str) -> _EarlyAnswer | None:
+        """The answer to a request whose body was not sent; None when it is wanted, or the server does not say."""
+        sock = self._connection.sock
+        sock.settimeout(CONTINUE_SECONDS)
+        try:
+            first = sock.recv(1)
+        except TimeoutError:
+            return None
+        finally:
+            sock.settimeout(self._connection.timeout)
+        head = first + _rest_of_head(sock)
+        if head.split(b" ", 2)[1:2] == [b"100"]:
+            return None
+        response = _EarlyAnswer(_Unread(head, sock), method=method)  # type: ignore[arg-type]
+        response.begin()
+        return response
 
     def _refusal(self) -> http.client.HTTPResponse | None:
         """What the server may have said before it cut the connection."""
@@ -112,6 +154,41 @@ class BulkConnection:
         """Close the connection; the next request opens it again."""
         self._connection.close()
         self._used = False
+
+
+class _EarlyAnswer(http.client.HTTPResponse):
+    """An answer that came in the place of ``100 Continue``."""
+
+
+class _Unread(io.RawIOBase):
+    """A socket whose first bytes have been read, as `http.client` wants one."""
+
+    def __init__(self, head: bytes, sock: socket.socket) -> None:
+        self._head, self._socket = memoryview(head), sock
+
+    def makefile(self, mode: str) -> io.BufferedReader:
+        return io.BufferedReader(self)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
+        if not self._head:
+            return self._socket.recv_into(buffer)
+        count = min(len(buffer), len(self._head))
+        buffer[:count], self._head = self._head[:count], self._head[count:]
+        return count
+
+
+def _rest_of_head(sock: socket.socket) -> bytes:
+    """An answer's head from its second byte on, and nothing of what follows it."""
+    head = bytearray()
+    while not head.endswith(b"\r\n\r\n"):
+        byte = sock.recv(1)
+        if not byte or len(head) > MAX_HEAD_BYTES:
+            raise ConnectionResetError(f"the answer ends in its head: {bytes(head)!r:.100}")
+        head += byte
+    return bytes(head)
 
 
 def _pieces(body: bytes) -> Iterator[memoryview]:

@@ -16,7 +16,7 @@ from gaitfleet.client.answers import check, parsed, stranger
 from gaitfleet.client.bulk import BulkAnswer, BulkConnection
 from gaitfleet.client.retry import retried
 from gaitfleet.client.token import usable_token
-from gaitfleet.errors import ApiUnavailableError, NotFoundError
+from gaitfleet.errors import ApiUnavailableError, LimitedError, NotFoundError
 from gaitfleet.experiment import Experiment
 from gaitfleet.problems import CHECKPOINT_NOT_PUBLISHED, POLICY_NOT_PUBLISHED
 
@@ -98,6 +98,7 @@ class ReplayClient:
             verify=httpx.create_ssl_context(),  # SSL_CERT_FILE and SSL_CERT_DIR still count
         )
         self._bulk = BulkConnection(base_url, timeout_seconds=timeout_seconds)
+        self._told_to_wait = False  # by the last post of an episode
 
     def clone(self) -> ReplayClient:
         """The same client for another thread."""
@@ -170,6 +171,16 @@ class ReplayClient:
     def post_episode(self, body: bytes) -> wire.EpisodeReceipt:
         """Post an uncompressed episode body. Tried once: the caller keeps the episode and decides when to try again.
 
+        Raises as `post_frame`.
+        """
+        return self.post_frame(codec.compress(body))
+
+    def post_frame(self, frame: bytes) -> wire.EpisodeReceipt:
+        """Post an episode body that `gaitfleet.codec.compress` has compressed; tried once.
+
+        After the API has asked to wait, it is asked before the next body is sent: a crowd that comes back again and
+        again would otherwise take both sides as much as the episodes that are accepted.
+
         Raises
         ------
         RejectedError
@@ -180,7 +191,12 @@ class ReplayClient:
             When the API asks to wait.
         """
         headers = _SAFETENSORS | {"Content-Encoding": "zstd"}
-        answer = self._bulk_call("POST", "/episodes", body=codec.compress(body), headers=headers, attempts=1)
+        ask_first, self._told_to_wait = self._told_to_wait, False
+        try:
+            answer = self._bulk_call("POST", "/episodes", body=frame, headers=headers, attempts=1, ask_first=ask_first)
+        except LimitedError:
+            self._told_to_wait = True
+            raise
         return parsed(wire.EpisodeReceipt.model_validate_json, bytes(answer.body), answer.status)
 
     def episodes(
@@ -371,10 +387,16 @@ class ReplayClient:
         body: bytes | None = None,
         buffer: bytearray | None = None,
         attempts: int | None = None,
+        ask_first: bool = False,
     ) -> BulkAnswer:
         def once() -> BulkAnswer:
             answer = self._bulk.request(
-                method, self._run + path, body=body, headers=headers | self._authorization, buffer=buffer
+                method,
+                self._run + path,
+                body=body,
+                headers=headers | self._authorization,
+                buffer=buffer,
+                ask_first=ask_first,
             )
             check(answer.status, answer.body, answer.retry_after, answer.location)
             return answer
