@@ -344,38 +344,6 @@ def test_priorities_are_set_and_foreign_ones_ignored(api: str) -> None:
         assert (refused.status_code, refused.json()["field"]) == (422, "sampling")
 
 
-def test_retention_deletes_the_oldest_training_episodes_and_forgets_no_count(api: str) -> None:
-    experiment = experiment_of(retention={"max_transitions": 1000}, replay={"capacity": 5000})
-    with Fleet(api, experiment) as fleet:
-        epoch = fleet.lease().json()["epoch"]
-        fleet.publish(1, epoch)
-        evaluation = fleet.play(role="evaluate", policy_version=1)
-        assert fleet.post(evaluation).status_code == 201
-        for seed in range(8):
-            assert fleet.post(fleet.play(seed=seed, steps=150)).status_code == 201
-        kept = []
-        for _ in range(100):
-            kept = [episode["seed"] for episode in fleet.get("/episodes", params={"role": "random"}).json()["episodes"]]
-            if len(kept) <= 6:
-                break
-        assert kept == [7, 6, 5, 4, 3, 2]
-        assert len(fleet.get("/episodes", params={"role": "evaluate"}).json()["episodes"]) == 1
-        assert fleet.get("/limits").json()["inserted"] == 1200
-
-
-def test_retention_deletes_a_thirty_second_of_its_cap_at_a_time(api: str) -> None:
-    """The last of twenty makes 1010 transitions of 1000; the five oldest, of 10 each, go together, down to 968."""
-    with Fleet(api, experiment_of(retention={"max_transitions": 1000})) as fleet:
-        for seed in range(20):
-            assert fleet.post(fleet.play(seed=seed, steps=100 if 9 <= seed < 18 else 10)).status_code == 201
-        kept: list[int] = []
-        for _ in range(100):
-            kept = [episode["seed"] for episode in fleet.get("/episodes", params={"limit": 50}).json()["episodes"]]
-            if len(kept) < 20:
-                break
-        assert sorted(kept) == list(range(5, 20))
-
-
 def test_play_makes_episodes_that_keep_every_rule() -> None:
     """Guards the guards: the tests of refusals each break exactly one rule of such an episode."""
     for task in ({"environment": "gymnasium:Pendulum-v1"}, {"environment": "prosthetics", "round": 2}):

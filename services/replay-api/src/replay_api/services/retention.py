@@ -12,13 +12,13 @@ from replay_api.metrics import Metrics
 from replay_api.services.background import Background
 from replay_api.services.open_run import OpenRun
 from replay_api.services.registry import RunRegistry
-from replay_api.storage.episodes import EpisodeStore
+from replay_api.storage.episodes import EpisodeStore, Planned
 
 CHUNK_EPISODES = 32
 """Episodes deleted in one transaction."""
 
 LISTED_EPISODES = 512
-"""Oldest episodes that are looked for at once: where retention has fallen behind, it catches up."""
+"""Oldest episodes that are looked for at once. They stay the oldest, so the search serves until all are deleted."""
 
 DELETED_SHARE = 1 / 32
 """Share of the cap that is deleted at a time: an episode for each that comes would cost more than to store it."""
@@ -34,6 +34,7 @@ class Retention:
         self._episodes = episodes
         self._background = background
         self._metrics = metrics
+        self._listed: dict[str, list[Planned]] = {}  # by run: the oldest that are left of the last search
 
     def consider(self, opened: OpenRun) -> None:
         """Begin to delete when there is too much; one at a time for each run."""
@@ -46,15 +47,25 @@ class Retention:
             await self._registry.look(opened)
             if opened.stored_transitions <= cap:  # another replica was faster
                 return
+            oldest = self._listed.pop(opened.run, [])  # forgotten if this fails: who knows what is deleted then
             while (excess := opened.stored_transitions - cap + math.ceil(cap * DELETED_SHARE)) > 0:
-                oldest = await self._episodes.oldest_training(opened.run, LISTED_EPISODES)
-                reached = accumulate(episode.transitions for episode in oldest)
-                doomed = oldest[: bisect_left(list(reached), excess) + 1]
-                if not doomed:
+                oldest = oldest or await self._episodes.oldest_training(opened.run, LISTED_EPISODES)
+                if not oldest:
                     return
-                for start in range(0, len(doomed), CHUNK_EPISODES):
-                    deleted = await self._episodes.delete(opened.run, doomed[start : start + CHUNK_EPISODES])
-                    self._metrics.retired_items.labels(opened.run).inc(deleted)
+                oldest = await self._delete_oldest(opened.run, oldest, excess)
                 await self._registry.look(opened)
+            self._listed[opened.run] = oldest
         except UnavailableError:
             _log.warning("retention stopped early; the next episode begins it again", extra={"run": opened.run})
+
+    async def _delete_oldest(self, run: str, oldest: list[Planned], excess: int) -> list[Planned]:
+        """Delete so many transitions, or all of `oldest`; what is left of it."""
+        reached = accumulate(episode.transitions for episode in oldest)
+        count = bisect_left(list(reached), excess) + 1
+        doomed, left = oldest[:count], oldest[count:]
+        for start in range(0, len(doomed), CHUNK_EPISODES):
+            deleted = await self._episodes.delete(run, doomed[start : start + CHUNK_EPISODES])
+            self._metrics.retired_items.labels(run).inc(deleted)
+            if not deleted:  # another replica deletes, too
+                left = []
+        return left
