@@ -62,6 +62,7 @@ def main() -> int:
         server_header=False,
     )
     config.load()
+    app.openapi()  # builds the routes, too; the first request for either would stop the event loop for 20 and 200 ms
     tune()
     server = _Server(config, app)
     server.run()

@@ -13,6 +13,7 @@ from replay_api import __version__
 from replay_api.context import open_context
 from replay_api.handlers import checkpoints, description, episodes, health, problems, runs, training
 from replay_api.handlers.measuring import Measuring
+from replay_api.handlers.turns import Turns
 from replay_api.metrics import Metrics
 from replay_api.services.run_metrics import RunCollector
 from replay_api.settings import Settings
@@ -54,6 +55,7 @@ def create_app(settings: Settings) -> FastAPI:
     description.complete(app)
     for module in (runs, episodes, training, checkpoints, health):
         app.include_router(module.router)
+    app.add_middleware(Turns)
     app.add_middleware(
         Measuring,
         metrics=metrics,
