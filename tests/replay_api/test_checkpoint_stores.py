@@ -206,10 +206,21 @@ async def test_a_conflict_with_another_upload_does_not_count_as_stored() -> None
                 await opened.put_new("runs/a/1", b"x")
 
 
-async def test_a_torn_file_is_never_seen_and_cleaned_up(tmp_path: Path) -> None:
+async def test_no_key_leads_out_of_the_directory(tmp_path: Path) -> None:
     async with open_store(within(tmp_path), Metrics()) as opened:
-        await opened.put_new("runs/a/1", b"x")
-        (tmp_path / "runs/a/.new-7-left").write_bytes(b"half")
-        assert [key async for key in opened.find("runs/a/")] == ["runs/a/1"]
         with pytest.raises(ValueError, match="leads out of the store"):
             await opened.get("../outside")
+
+
+async def test_a_torn_file_is_never_seen_and_an_old_one_is_removed_at_the_next_start(tmp_path: Path) -> None:
+    async with open_store(within(tmp_path), Metrics()) as opened:
+        await opened.put_new("runs/a/1", b"x")
+        young, old, gone = (tmp_path / f"runs/a/.new-7-{name}" for name in ("young", "old", "gone"))
+        young.write_bytes(b"half")
+        old.write_bytes(b"half")
+        os.utime(old, (0, 0))
+        gone.symlink_to("nothing")  # is listed, and is not there: another process has ended its writing meanwhile
+        assert [key async for key in opened.find("runs/a/")] == ["runs/a/1"]
+    async with open_store(within(tmp_path), Metrics()) as opened:
+        assert await opened.get("runs/a/1") == b"x"
+    assert (young.exists(), old.exists()) == (True, False)

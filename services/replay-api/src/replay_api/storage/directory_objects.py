@@ -8,7 +8,7 @@ import os
 import time
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Self, TypeVar
 
@@ -111,9 +111,9 @@ class DirectoryStore:
         self._root = self._root.resolve()
         self._root.mkdir(parents=True, exist_ok=True)
         for left_over in self._root.rglob(".new-*"):
-            # another process may be writing one at this moment
-            if time.time() - left_over.stat().st_mtime > 3600:
-                left_over.unlink(missing_ok=True)
+            with suppress(FileNotFoundError):  # another process may be writing one, or have ended that, at this moment
+                if time.time() - left_over.stat().st_mtime > 3600:
+                    left_over.unlink()
 
     def _path(self, key: str) -> Path:
         path = (self._root / key).resolve()
