@@ -119,6 +119,8 @@ def test_while_the_store_is_silent_policies_are_judged_and_replicas_follow_each_
             assert other.status()["episodes"] == {"random": 1, "evaluate": 2}  # it opens the run now
             refused = other.get("/policy")
             assert (refused.status_code, refused.json()["reason"]) == (503, "checkpoint_store")
+            counted = f'rl_checkpoint_polls_total{{code="503",run_id="{fleet.run}"}} 1.0'
+            assert counted in httpx.get(f"{second.url}/metrics").text
             for seed in range(5, 8):
                 acted = fleet.play(seed=seed, role="train", policy_version=20, exploration="none")
                 assert fleet.post(acted).status_code == 201

@@ -56,9 +56,9 @@ class Metrics:
             self.findings.labels(run, finding)
         self.blocked_seconds.labels(run, "sample")
         self.rejected.labels(run, "other")
-        for result in ("ok", "fenced", "error"):
+        for result in ("ok", "repeated", "fenced", "error"):
             self.publications.labels(run, result)
-        for code in ("200", "304", "404"):
+        for code in ("200", "304", "404", "503"):
             self.polls.labels(run, code)
 
     def state_prices(self, dollars_per_hour: Mapping[Component, float], budget_dollars_per_hour: float | None) -> None:

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Path, Query, Request, Response
 
 from gaitfleet.wire import CheckpointInfo, CheckpointList
 from replay_api.constants import MAX_POLICY_WAIT_SECONDS
+from replay_api.errors import ServiceError
 from replay_api.handlers.access import ANYBODY, CHECKPOINT_READER, TRAINER, CurrentContext, CurrentRun
 from replay_api.handlers.bodies import BINARY_ANSWER, BINARY_BODY, binary, declared_bytes, not_modified, read_body
 from replay_api.handlers.problems import problems
@@ -37,8 +38,8 @@ async def get_policy(
     known = request.headers.get("if-none-match")
     try:
         policy = await opened.heads.wait(head, known, wait, context.stop)
-    except Exception:
-        context.metrics.polls.labels(opened.run, "404").inc()
+    except ServiceError as error:
+        context.metrics.polls.labels(opened.run, str(error.status)).inc()
         raise
     if policy is None:
         current = opened.heads.get(head)
