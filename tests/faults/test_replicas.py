@@ -23,9 +23,13 @@ from gaitfleet.batch import decode_batches
 from gaitfleet.client import ReplayClient
 from gaitfleet.errors import ApiUnavailableError, LimitedError
 from gaitfleet.wire import BatchRequest
+from replay_api.errors import UnavailableError
+from replay_api.metrics import Metrics
 from replay_api.services.recent import RecentKeys
 from replay_api.settings import Settings
-from replay_api.storage.mongo import Database, DatabaseClock
+from replay_api.storage.episodes import EpisodeStore
+from replay_api.storage.group_insert import GroupInsert
+from replay_api.storage.mongo import Database, DatabaseClock, connect
 from tests.conftest import serve
 from tests.faults.observed import until
 from tests.relay import Relay, Service
@@ -65,6 +69,69 @@ def test_what_was_stored_while_a_replica_could_not_look_is_found_afterwards(
             until(lambda: other.status()["limits"]["inserted"] == 120, "episodes were missed")
             assert other.status()["transitions_held"] == 120
             other.http.close()
+
+
+def test_an_episode_that_a_majority_has_late_is_learned_from_all_the_same(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A replica set whose secondaries lag for longer than both searches look back: the primary keeps an episode, says
+    that it could not be acknowledged, and shows it when the secondaries have caught up."""
+    monkeypatch.setattr("replay_api.services.registry.FOLLOW_OVERLAP_SECONDS", 0.1)
+    monkeypatch.setattr("replay_api.services.registry.LATE_OVERLAP_SECONDS", 0.5)
+    monkeypatch.setattr("replay_api.services.registry.LATE_INTERVAL_SECONDS", 0.1)
+    monkeypatch.setattr("replay_api.storage.mongo.CLOCK_SECONDS", 0.0)
+    lagging, behind = threading.Event(), datetime.now(UTC)
+    write, keys_since, ask = GroupInsert._write, EpisodeStore.keys_since, DatabaseClock.ask
+
+    async def unacknowledged(self: GroupInsert, group: list[Any]) -> dict[int, Exception]:
+        failures = await write(self, group)
+        if lagging.is_set():
+            raise UnavailableError("the database did not store the episode (WTimeoutError)", reason="database")
+        return failures
+
+    async def of_the_majority(self: EpisodeStore, *arguments: Any) -> list[str]:
+        return [] if lagging.is_set() else await keys_since(self, *arguments)
+
+    async def told(self: DatabaseClock) -> None:
+        await ask(self)
+        self._settled = behind if lagging.is_set() else self.now()
+
+    monkeypatch.setattr(GroupInsert, "_write", unacknowledged)
+    monkeypatch.setattr(EpisodeStore, "keys_since", of_the_majority)
+    monkeypatch.setattr(DatabaseClock, "ask", told)
+    with serve(settings) as url, Fleet(url) as fleet:
+        assert fleet.post(fleet.play(seed=1)).status_code == 201
+        behind = datetime.now(UTC)
+        lagging.set()
+        episode = fleet.play(seed=2)
+        assert fleet.post(episode).status_code == 503
+        time.sleep(2.0)
+        lagging.clear()
+        assert fleet.post(episode).status_code == 200
+        until(lambda: fleet.status()["limits"]["inserted"] == 60, "it never comes to memory", seconds=20.0)
+        assert fleet.status()["transitions_held"] == 60
+
+
+async def test_the_clock_does_not_go_beyond_what_a_majority_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("replay_api.storage.mongo.CLOCK_SECONDS", 0.0)
+    began = datetime.now(UTC).replace(microsecond=0)
+
+    class ReplicaSet:
+        answer: dict[str, Any] = {}  # noqa: RUF012
+
+        async def command(self, name: str) -> dict[str, Any]:
+            return {"localTime": datetime.now(UTC)} | self.answer
+
+    server = ReplicaSet()
+    clock = DatabaseClock(cast(Database, server))
+    for server.answer, earliest in (
+        ({}, None),
+        ({"lastWrite": {"majorityWriteDate": began - timedelta(minutes=9)}}, began - timedelta(minutes=9)),
+        ({"lastWrite": {"majorityWriteDate": began + timedelta(minutes=9)}}, None),
+    ):
+        await clock.ask()
+        assert abs(clock.earliest() - (earliest or datetime.now(UTC))) < timedelta(seconds=5)
+        assert abs(clock.now() - datetime.now(UTC)) < timedelta(seconds=5)
 
 
 def test_a_key_is_known_for_as_long_as_it_is_found() -> None:
@@ -109,6 +176,19 @@ async def test_after_a_jump_of_the_databases_clock_both_times_are_searched_from(
     for _ in range(3):
         await clock.ask()
     assert abs(clock.earliest() - clock.now()) < timedelta(minutes=1)
+
+
+async def test_the_clock_is_right_in_any_time_zone(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    time.tzset()
+    try:
+        clock = DatabaseClock(connect(settings, Metrics())["test"])
+        await clock.ask()
+        assert abs(clock.now() - datetime.now(UTC)) < timedelta(minutes=1)
+        assert abs(clock.earliest() - datetime.now(UTC)) < timedelta(minutes=1)
+    finally:
+        monkeypatch.undo()
+        time.tzset()
 
 
 async def test_slow_answers_do_not_move_the_databases_clock(monkeypatch: pytest.MonkeyPatch) -> None:

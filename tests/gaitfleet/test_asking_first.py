@@ -26,17 +26,20 @@ def answer(status: int, **content: object) -> bytes:
 
 
 STORED = answer(201, episode_id=str(EPISODE), stored=True, transitions=1)
-BUSY = answer(429, detail="no room")
+BUSY = answer(429, detail="no room", reason="busy")
 HEAD = b"\r\n\r\n"
+
+Step = tuple[bytes, bytes] | None
 
 
 class RawServer:
-    """Waits until what it has heard ends in a certain way, and answers it; one such pair after the other.
+    """Waits until what it has heard ends in a certain way, and answers it; one such pair after the other. None closes
+    the connection.
 
     `heard` is what came on each connection.
     """
 
-    def __init__(self, *script: tuple[bytes, bytes]) -> None:
+    def __init__(self, *script: Step) -> None:
         self.heard: list[bytes] = []
         self._script = list(script)
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -45,15 +48,22 @@ class RawServer:
         self._thread.start()
 
     def _serve(self) -> None:
-        with suppress(OSError):
+        with suppress(OSError):  # until it is closed
             while True:
                 connection, _ = self._listener.accept()
-                with connection:
+                with connection, suppress(ConnectionError):  # a client may leave before it has read all
                     self.heard.append(b"")
-                    while piece := connection.recv(1 << 16):
-                        self.heard[-1] += piece
-                        if self._script and self.heard[-1].endswith(self._script[0][0]):
-                            connection.sendall(self._script.pop(0)[1])
+                    self._answer(connection)
+
+    def _answer(self, connection: socket.socket) -> None:
+        while piece := connection.recv(1 << 16):
+            self.heard[-1] += piece
+            if self._script and self._script[0] and self.heard[-1].endswith(self._script[0][0]):
+                connection.sendall(self._script[0][1])
+                self._script.pop(0)
+            if self._script[:1] == [None]:
+                self._script.pop(0)
+                return
 
     def close(self) -> None:
         self._listener.shutdown(socket.SHUT_RDWR)
@@ -64,12 +74,12 @@ class RawServer:
 @pytest.fixture
 def served(request: pytest.FixtureRequest) -> Iterator[tuple[RawServer, ReplayClient]]:
     server = RawServer(*request.param)
-    with ReplayClient(server.url, run="walker", timeout_seconds=2.0, attempts=1) as client:
+    with ReplayClient(server.url, run="walker", timeout_seconds=30.0, attempts=1) as client:
         yield server, client
     server.close()
 
 
-def scripted(*script: tuple[bytes, bytes]) -> pytest.MarkDecorator:
+def scripted(*script: Step) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("served", [script], indirect=True, ids=["scripted"])
 
 
@@ -105,11 +115,46 @@ def test_a_server_that_does_not_know_the_question_gets_the_body(served: tuple[Ra
     assert client.post_frame(FRAME).stored
 
 
-@scripted((FRAME, BUSY), (HEAD, answer(429)[:12]))
+@scripted((FRAME, BUSY), (HEAD, answer(429)[:12]), None)
 def test_an_answer_that_ends_in_its_head_is_an_api_that_is_away(served: tuple[RawServer, ReplayClient]) -> None:
     server, client = served
     with pytest.raises(LimitedError):
         client.post_frame(FRAME)
-    with pytest.raises(ApiUnavailableError):
+    with pytest.raises(ApiUnavailableError, match="head has no end"):
         client.post_frame(FRAME)
     assert b"".join(server.heard).count(FRAME) == 1
+
+
+@scripted((FRAME, BUSY), (HEAD, b"HTTP/1.1 200 OK\r\nX: " + bytes(100_000)))
+def test_a_head_without_end_is_an_api_that_is_away(served: tuple[RawServer, ReplayClient]) -> None:
+    _, client = served
+    with pytest.raises(LimitedError):
+        client.post_frame(FRAME)
+    with pytest.raises(ApiUnavailableError, match="head has no end"):
+        client.post_frame(FRAME)
+
+
+@scripted((FRAME, BUSY), (HEAD, b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\nHTTP/1.1 100\r\n\r\n"), (FRAME, STORED))
+def test_other_interim_answers_are_passed_over(served: tuple[RawServer, ReplayClient]) -> None:
+    _, client = served
+    with pytest.raises(LimitedError):
+        client.post_frame(FRAME)
+    assert client.post_frame(FRAME).stored
+
+
+@scripted((FRAME, BUSY), (HEAD, answer(417)), (FRAME, STORED))
+def test_whoever_refuses_the_question_itself_gets_the_body_without_it(served: tuple[RawServer, ReplayClient]) -> None:
+    server, client = served
+    with pytest.raises(LimitedError):
+        client.post_frame(FRAME)
+    assert client.post_frame(FRAME).stored
+    assert [b"Expect" in one for one in b"".join(server.heard).split(b"POST ")[1:]] == [False, True, False]
+
+
+@scripted((FRAME, answer(429, reason="inserts_limited")), (FRAME, STORED))
+def test_a_refusal_for_which_the_body_was_read_is_not_asked_about(served: tuple[RawServer, ReplayClient]) -> None:
+    server, client = served
+    with pytest.raises(LimitedError):
+        client.post_frame(FRAME)
+    assert client.post_frame(FRAME).stored
+    assert b"Expect" not in b"".join(server.heard)

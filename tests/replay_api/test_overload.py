@@ -63,14 +63,12 @@ def server(mongodb_uri: str, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         process.wait(30)
 
 
-def send_part(url: str, path: str, part: bytes, content_type: str) -> socket.socket:
-    """A connection on which a post of `BODY_BYTES` has begun and does not end."""
+def send_part(url: str, path: str, part: bytes, content_type: str, more: str = "") -> socket.socket:
+    """A connection on which a post of `BODY_BYTES` has begun and does not end; `more` are header lines."""
     host, port = url.removeprefix("http://").split(":")
     connection = socket.create_connection((host, int(port)), timeout=30)
-    head = (
-        f"POST {path} HTTP/1.1\r\nHost: {host}\r\nContent-Type: {content_type}\r\nContent-Length: {BODY_BYTES}\r\n\r\n"
-    )
-    connection.sendall(head.encode() + part)
+    head = f"POST {path} HTTP/1.1\r\nHost: {host}\r\nContent-Type: {content_type}\r\n{more}"
+    connection.sendall(f"{head}Content-Length: {BODY_BYTES}\r\n\r\n".encode() + part)
     return connection
 
 
@@ -113,12 +111,18 @@ def test_whoever_was_told_to_wait_is_answered_before_the_body(settings: Settings
     with serve(few) as url, Fleet(url) as fleet, ReplayClient(url, run=fleet.run, attempts=1) as client:
         assert fleet.post(fleet.play()).status_code == 201  # the run is open
         frame = codec.compress(encode_episode(fleet.play()))
-        with send_part(url, f"{fleet.path}/episodes", b"part", "application/x-safetensors"):
+        path, kind, question = f"{fleet.path}/episodes", "application/x-safetensors", "Expect: 100-continue\r\n"
+        with send_part(url, path, b"part", kind):
             # that of who asks for the metrics is one of them
             until(lambda: "rl_api_inflight_requests 2.0" in httpx.get(f"{url}/metrics").text, "the post does not begin")
+            with send_part(url, path, b"", kind, question) as asking:
+                assert asking.recv(12) == b"HTTP/1.1 429"
             for _ in range(2):
                 with pytest.raises(LimitedError, match="1 of 1 episodes"):
                     client.post_frame(frame)
+        until(lambda: fleet.post(b"x").status_code == 422, "the place that was left is not given again")
+        with send_part(url, path, b"", kind, question) as asking:
+            assert asking.recv(25) == b"HTTP/1.1 100 Continue\r\n\r\n"
         until(lambda: fleet.post(b"x").status_code == 422, "the place that was left is not given again")
         assert client.post_frame(frame).stored
 

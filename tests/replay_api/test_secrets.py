@@ -101,10 +101,24 @@ def test_no_secret_is_in_the_log_at_debug_level_nor_in_an_answer(
         process.terminate()
         process.wait(30)
     text = log.read_text()
-    assert '"level": "debug"' in text
+    assert '"level": "info"' in text
     told = text + "".join(f"{answer.headers}{answer.text}" for answer in answers)
     for secret in (*TOKENS.values(), WRONG, PASSWORD, SECRET_KEY):
         assert secret not in told, secret
+
+
+@pytest.mark.parametrize("library", ["botocore.auth", "aiobotocore.httpsession", "pymongo.command"])
+def test_libraries_that_log_headers_and_commands_do_not_even_at_debug_level(library: str) -> None:
+    lines = (
+        "import logging",
+        "from gaitfleet.logs import configure_logging",
+        "configure_logging('test', 'DEBUG')",
+        f"logging.getLogger({library!r}).debug('x-amz-security-token')",
+        "logging.getLogger('replay_api').debug('our own')",
+    )
+    told = subprocess.run([sys.executable, "-c", "; ".join(lines)], capture_output=True, text=True, check=True).stderr
+    assert "our own" in told
+    assert "x-amz-security-token" not in told
 
 
 def test_a_token_in_a_file_that_could_be_guessed_is_not_taken_and_not_repeated(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import math
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -17,6 +18,7 @@ from gaitfleet.episode import content_digest, encode_episode
 from gaitfleet.policy import NumpyPolicy
 from gaitfleet.task import make_task
 from gaitfleet.wire import RunStatus
+from replay_api.services.timesteps import encode_table
 from tests.replay_api.fleet import Fleet, experiment_of, play
 
 
@@ -138,6 +140,15 @@ def test_listing_is_filtered_and_paged_newest_first(fleet: Fleet) -> None:
     for alone, seeds in (({"worker": "worker-1"}, [3, 1]), ({"ending": "truncated"}, [4, 3, 2, 1, 0])):
         assert [episode["seed"] for episode in fleet.get("/episodes", params=alone).json()["episodes"]] == seeds
     assert fleet.get("/episodes", params={"policy_version": 7}).json()["episodes"] == []
+
+
+def test_a_table_that_is_written_in_slices_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    table = {"step": np.arange(7), "reward": np.linspace(0, 1, 7), "a": np.full(7, 1 / 3, np.float32)}
+    whole = [encode_table(table, form) for form in ("json", "csv")]
+    rows = [list(row) for row in zip(*(column.tolist() for column in table.values()), strict=True)]
+    assert json.loads(whole[0]) == {"columns": ["step", "reward", "a"], "rows": rows}
+    monkeypatch.setattr("replay_api.services.timesteps.SLICE_VALUES", 6)
+    assert [encode_table(table, form) for form in ("json", "csv")] == whole
 
 
 def test_timesteps_come_as_json_csv_and_parquet(fleet: Fleet) -> None:
@@ -265,6 +276,11 @@ def test_workers_join_leave_and_count_failures_over_restarts(fleet: Fleet) -> No
     for crashes in (2, 3, 1):  # the third report is of a worker that began anew
         fleet.http.put(f"{fleet.path}/workers/w", json=report | {"failures": {"exception": crashes}})
     assert fleet.status()["failures"] == {"exception": 4}
+    for number in range(300):  # whatever a worker calls its failures, they are bounded
+        fleet.http.put(f"{fleet.path}/workers/w", json=report | {"failures": {f"kind-{number}": 1}})
+    failures = fleet.status()["failures"]
+    assert len(failures) <= 101
+    assert sum(failures.values()) == 304
     assert fleet.http.delete(f"{fleet.path}/workers/w").status_code == 204
     assert fleet.status()["workers"] == []
     kinds = [event["kind"] for event in fleet.events()]

@@ -46,3 +46,5 @@ def configure_logging(service: str, level: str = "INFO") -> None:
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     for name in ("httpx", "httpcore"):
         logging.getLogger(name).setLevel(logging.WARNING)  # they log every request at INFO
+    for name in ("botocore", "aiobotocore", "boto3", "aioboto3", "pymongo", "motor"):
+        logging.getLogger(name).setLevel(logging.INFO)  # at DEBUG they log headers and commands, secrets among them

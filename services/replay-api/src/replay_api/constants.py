@@ -47,8 +47,8 @@ BEAT_SECONDS = 1.0
 REPLICA_SECONDS = 40.0
 """Time in s after which one that was not heard of has died: all that it had on its way is there or never comes."""
 
-CLOCK_SECONDS = 10.0
-"""Interval in s at which the database is asked for its time."""
+CLOCK_SECONDS = 1.0
+"""Interval in s at which the database is asked for its time, and up to when a majority has what was written."""
 
 WORKER_EXPIRY_SECONDS = 30.0
 """A worker that has not reported for this many s has left."""

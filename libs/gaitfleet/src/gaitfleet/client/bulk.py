@@ -55,6 +55,7 @@ class BulkConnection:
         kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
         self._prefix = parts.path.rstrip("/")
         self._connection = kind(parts.hostname or "localhost", parts.port, timeout=timeout_seconds)
+        self._timeout_seconds = timeout_seconds
         self._used = False
 
     def request(
@@ -90,6 +91,9 @@ class BulkConnection:
                 answer, told = _read(response, buffer, self._wait_for), response.headers
                 if isinstance(response, _EarlyAnswer):
                     self.close()  # the server may still wait for the body
+                    if response.status == http.HTTPStatus.EXPECTATION_FAILED:  # somebody on the way cannot be asked
+                        ask_first = False
+                        continue
                 return BulkAnswer(response.status, told.get("Retry-After"), told.get("Location"), answer)
             except (http.client.HTTPException, OSError) as error:
                 self.close()
@@ -120,15 +124,17 @@ class BulkConnection:
     def _early_answer(self, method: str) -> _EarlyAnswer | None:
         """The answer to a request whose body was not sent; None when it is wanted, or the server does not say."""
         sock = self._connection.sock
-        sock.settimeout(CONTINUE_SECONDS)
+        sock.settimeout(min(CONTINUE_SECONDS, self._timeout_seconds))
         try:
             first = sock.recv(1)
         except TimeoutError:
             return None
         finally:
-            sock.settimeout(self._connection.timeout)
-        head = first + _rest_of_head(sock)
-        if head.split(b" ", 2)[1:2] == [b"100"]:
+            sock.settimeout(self._timeout_seconds)
+        head = _head(sock, first)
+        while (status := _status(head)) != b"100" and status.startswith(b"1"):  # 103, for example
+            head = _head(sock)
+        if status == b"100":
             return None
         response = _EarlyAnswer(_Unread(head, sock), method=method)  # type: ignore[arg-type]
         response.begin()
@@ -180,15 +186,22 @@ class _Unread(io.RawIOBase):
         return count
 
 
-def _rest_of_head(sock: socket.socket) -> bytes:
-    """An answer's head from its second byte on, and nothing of what follows it."""
-    head = bytearray()
+def _head(sock: socket.socket, begun: bytes = b"") -> bytes:
+    """What comes up to the end of an answer's head, and nothing of what follows it."""
+    head = bytearray(begun)
     while not head.endswith(b"\r\n\r\n"):
         byte = sock.recv(1)
+        if not byte and not head:
+            raise ConnectionResetError("the server has closed the connection")
         if not byte or len(head) > MAX_HEAD_BYTES:
-            raise ConnectionResetError(f"the answer ends in its head: {bytes(head)!r:.100}")
+            raise http.client.HTTPException(f"the answer's head has no end: {bytes(head)!r:.100}")
         head += byte
     return bytes(head)
+
+
+def _status(head: bytes) -> bytes:
+    words = head.split(None, 2)
+    return words[1] if len(words) > 1 else b""
 
 
 def _pieces(body: bytes) -> Iterator[memoryview]:

@@ -98,7 +98,7 @@ class ReplayClient:
             verify=httpx.create_ssl_context(),  # SSL_CERT_FILE and SSL_CERT_DIR still count
         )
         self._bulk = BulkConnection(base_url, timeout_seconds=timeout_seconds)
-        self._told_to_wait = False  # by the last post of an episode
+        self._found_no_room = False  # the last post of an episode
 
     def clone(self) -> ReplayClient:
         """The same client for another thread."""
@@ -178,8 +178,8 @@ class ReplayClient:
     def post_frame(self, frame: bytes) -> wire.EpisodeReceipt:
         """Post an episode body that `gaitfleet.codec.compress` has compressed; tried once.
 
-        After the API has asked to wait, it is asked before the next body is sent: a crowd that comes back again and
-        again would otherwise take both sides as much as the episodes that are accepted.
+        After the API had no room for one, it is asked before the next body is sent: a crowd that comes back again and
+        again would otherwise take as much of the network as the episodes that are accepted.
 
         Raises
         ------
@@ -191,11 +191,11 @@ class ReplayClient:
             When the API asks to wait.
         """
         headers = _SAFETENSORS | {"Content-Encoding": "zstd"}
-        ask_first, self._told_to_wait = self._told_to_wait, False
+        ask_first, self._found_no_room = self._found_no_room, False
         try:
             answer = self._bulk_call("POST", "/episodes", body=frame, headers=headers, attempts=1, ask_first=ask_first)
-        except LimitedError:
-            self._told_to_wait = True
+        except LimitedError as error:
+            self._found_no_room = error.problem.get("reason") == "busy"  # else the body was read already
             raise
         return parsed(wire.EpisodeReceipt.model_validate_json, bytes(answer.body), answer.status)
 

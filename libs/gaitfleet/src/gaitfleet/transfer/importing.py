@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from gaitfleet import codec
 from gaitfleet.client import Backoff, ReplayClient
 from gaitfleet.episode import encode_for_run
 from gaitfleet.errors import ApiUnavailableError, CodecError, ConflictError, LimitedError, RejectedError, TransferError
@@ -68,10 +69,10 @@ def check_layout(source: RunDescription, target: RunDescription) -> None:
 
 
 def _post(client: ReplayClient, body: bytes) -> EpisodeReceipt:
-    backoff = Backoff()
+    backoff, frame = Backoff(), codec.compress(body)
     for _ in range(ATTEMPTS - 1):
         try:
-            return client.post_episode(body)
+            return client.post_frame(frame)
         except (LimitedError, ApiUnavailableError) as error:
             time.sleep(backoff.next_seconds(at_least=error.retry_after_seconds))
-    return client.post_episode(body)
+    return client.post_frame(frame)

@@ -69,7 +69,7 @@ async def get_run(run: RunPath, context: CurrentContext) -> RunDescription:
 
 @router.get("/{run}/status", dependencies=[ANYBODY], responses=problems(404, 422), summary="How a run stands")
 async def get_status(opened: CurrentRun, context: CurrentContext) -> RunStatus:
-    return status_of(opened, context.events)
+    return status_of(opened, context.events, context.stores.clock.now())
 
 
 @router.get(

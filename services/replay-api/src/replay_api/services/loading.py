@@ -12,7 +12,6 @@ from itertools import pairwise
 
 from gaitfleet import codec
 from gaitfleet.episode import decode_episode
-from gaitfleet.errors import GaitfleetError
 from gaitfleet.wire import RunDescription, RunParent
 from replay_api.constants import LOAD_CHUNK_EPISODES
 from replay_api.errors import UnavailableError
@@ -156,7 +155,7 @@ def _fill_chunk(
         try:
             if planned.key in contents:  # retention may have deleted it meanwhile
                 transitions = read_transitions(contents[planned.key], run, limit_bytes)
-        except GaitfleetError:
+        except Exception:  # whatever it is, the others are to be loaded
             run.metrics.corrupt_episodes.labels(run.run).inc()
             _log.exception("a stored episode cannot be read", extra={"run": run.run, "episode": planned.key})
         if transitions is not None and not cache.fill(transitions, planned.stored_at.timestamp()):

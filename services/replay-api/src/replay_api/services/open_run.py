@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from collections.abc import Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -26,6 +27,7 @@ from replay_api.services.sampling import Sampler
 from replay_api.services.tally import Tally
 from replay_api.services.transitions import Transitions
 from replay_api.services.workers import WorkerBook
+from replay_api.storage.episodes import Planned
 from replay_api.storage.runs import RunRecord
 
 INLINE_APPEND_BYTES = 1 << 20
@@ -90,6 +92,10 @@ class OpenRun:
     unsettled_until
         Until then, by the monotonic clock, an episode may come to the database that this process has sent there itself
         and does not hold.
+    oldest
+        Its oldest training episodes as retention has found them last, without those that it has deleted since.
+    oldest_after
+        Transitions that were deleted of the run by then.
     followed
         When the last search of each kind for what others have stored began, by the same clock.
     """
@@ -107,6 +113,8 @@ class OpenRun:
     planned_at: datetime
     sources: tuple[Source, ...] = ()
     unsettled_until: float = 0.0
+    oldest: Sequence[Planned] = ()
+    oldest_after: int = 0
     followed: dict[str, datetime] = field(default_factory=dict)
     loading: bool = True
     flushed: int = 0

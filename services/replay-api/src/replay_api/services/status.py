@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-import time
-from datetime import UTC, datetime
+from datetime import datetime
 
 from gaitfleet.wire import Limits, RunStatus, SourceStatus, StageStatus
 from replay_api.services.event_log import EventLog
 from replay_api.services.open_run import OpenRun
 
 
-def status_of(opened: OpenRun, events: EventLog) -> RunStatus:
-    """The status as `gaitfleet status` shows it; heads and lease are at most a second old."""
-    now = datetime.now(UTC)
+def status_of(opened: OpenRun, events: EventLog, now: datetime) -> RunStatus:
+    """The status as `gaitfleet status` shows it; heads and lease are at most a second old.
+
+    Parameters
+    ----------
+    now
+        By the database's clock, as everything that it is held against.
+    """
     record, cache = opened.record, opened.cache
     lease = record.lease if record.lease is not None and record.lease.lease.expires_at > now else None
     head = record.head
@@ -23,7 +27,7 @@ def status_of(opened: OpenRun, events: EventLog) -> RunStatus:
         stage=_stage(opened),
         episodes=opened.tally.episodes,
         environment_steps=opened.tally.steps,
-        environment_steps_per_second=opened.tally.steps_per_second(time.time()),
+        environment_steps_per_second=opened.tally.steps_per_second(now.timestamp()),
         transitions_held=cache.transitions,
         transitions_capacity=cache.capacity,
         sources=[

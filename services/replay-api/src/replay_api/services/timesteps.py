@@ -5,8 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal
 
 import numpy as np
 
@@ -26,6 +26,9 @@ MEDIA_TYPES: dict[TableFormat, str] = {
 
 MAX_PATTERNS = 1000
 """Patterns in one request: every one is held against every column."""
+
+SLICE_VALUES = 4000
+"""Numbers that are written in one call: some milliseconds."""
 
 Table = dict[str, Values]
 
@@ -65,20 +68,33 @@ def encode_table(table: Table, form: TableFormat) -> bytes:
     """A table as bytes."""
     match form:
         case "json":
-            columns = {name: column.tolist() for name, column in table.items()}
-            return json.dumps({"columns": list(table), "rows": list(zip(*columns.values(), strict=True))}).encode()
+            return _json(table)
         case "csv":
             return _csv(table)
         case "parquet":
             return _parquet(table)
 
 
+def _json(table: Table) -> bytes:
+    rows = ", ".join(json.dumps(slice)[1:-1] for slice in _slices(table))
+    return f'{{"columns": {json.dumps(list(table))}, "rows": [{rows}]}}'.encode()
+
+
 def _csv(table: Table) -> bytes:
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(table)
-    writer.writerows(zip(*(column.tolist() for column in table.values()), strict=True))
+    for rows in _slices(table):
+        writer.writerows(rows)
     return text.getvalue().encode()
+
+
+def _slices(table: Table) -> Iterator[list[tuple[Any, ...]]]:
+    """A few rows at a time: to write them is one call, in which no other thread has the interpreter."""
+    columns = list(table.values())
+    steps = max(1, SLICE_VALUES // len(columns))
+    for start in range(0, len(columns[0]), steps):
+        yield list(zip(*(column[start : start + steps].tolist() for column in columns), strict=True))
 
 
 def _parquet(table: Table) -> bytes:

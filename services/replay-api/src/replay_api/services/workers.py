@@ -10,6 +10,11 @@ from gaitfleet.wire import WorkerReport, WorkerStatus
 from replay_api.constants import MAX_WORKERS_PER_RUN, WORKER_EXPIRY_SECONDS
 from replay_api.errors import LimitedError
 
+MAX_KINDS = 100
+"""Kinds of failures that are counted apart; workers name them."""
+
+OTHER = "other"
+
 
 @dataclass(frozen=True, slots=True)
 class _Heard:
@@ -39,6 +44,8 @@ class WorkerBook:
         known = {} if before is None else before.report.failures
         for kind, count in report.failures.items():
             then = known.get(kind, 0)
+            if kind not in self._failures and len(self._failures) >= MAX_KINDS:
+                kind = OTHER  # noqa: PLW2901
             self._failures[kind] += count - then if count >= then else count  # a smaller count: the worker began anew
         self._heard[worker] = _Heard(report, time.monotonic())
         return before is None

@@ -152,6 +152,7 @@ class DatabaseClock:
         self._asked_at = 0.0
         self._uncertainty = 0.0
         self._ahead: deque[float] = deque(maxlen=3)  # of the monotonic clock, by the latest answers
+        self._settled: datetime | None = None
 
     async def ask(self) -> None:
         """Learn the time, unless that was done a moment ago.
@@ -167,7 +168,9 @@ class DatabaseClock:
         async with asking("tell the time"):
             answer = await self._database.command("hello")
         self._asked_at = time.monotonic()
-        told = answer["localTime"].timestamp()  # whole milliseconds, cut off
+        settled = answer.get("lastWrite", {}).get("majorityWriteDate")
+        self._settled = None if settled is None else _utc(settled)
+        told = _utc(answer["localTime"]).timestamp()  # whole milliseconds, cut off
         self._learn(told - self._asked_at, told + 0.001 - began)
 
     def _learn(self, least: float, most: float) -> None:
@@ -186,8 +189,15 @@ class DatabaseClock:
 
     def earliest(self) -> datetime:
         """What any replica may take for this moment: where the database's clock was set forward, or another primary
-        has another clock, some have not asked since."""
-        return now() if not self._ahead else _ahead_by(min(self._ahead))
+        has another clock, some have not asked since. In a replica set not later than the newest write that a majority
+        has: what was written since cannot be seen yet, and may become visible however much later."""
+        moment = now() if not self._ahead else _ahead_by(min(self._ahead))
+        return moment if self._settled is None else min(moment, self._settled)
+
+
+def _utc(told: datetime) -> datetime:
+    """A moment of a command's answer; the driver leaves its time zone out."""
+    return told if told.tzinfo else told.replace(tzinfo=UTC)
 
 
 def _ahead_by(seconds: float) -> datetime:

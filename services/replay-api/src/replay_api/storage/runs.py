@@ -227,13 +227,14 @@ class RunStore:
         by
             Who adds; a letter and digits.
         number
-            Of this addition. The same again adds nothing: an attempt may have been carried out and its answer lost.
+            Of this addition. The same again, or one before it, adds nothing: an attempt may have been carried out and
+            its answer lost, or lie in the database for long.
         """
         last = f"counters.additions.{by}"
         change = {"$inc": {"counters.sampled": transitions}, "$set": {last: number}}
         async with asking("count samples"):
             added = await self._runs.find_one_and_update(
-                {"_id": run, last: {"$ne": number}}, change, return_document=ReturnDocument.AFTER
+                {"_id": run, last: {"$not": {"$gte": number}}}, change, return_document=ReturnDocument.AFTER
             )
             document = added or await self._runs.find_one({"_id": run}, {"counters": 1})
         return 0 if document is None else int(document["counters"]["sampled"])
