@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from statistics import mean, pstdev
 
 from gaitfleet.wire import CheckpointInfo
 from replay_api.metrics import Metrics
 from replay_api.services.event_log import EventLog
+from replay_api.services.one_at_a_time import OneAtATime
 from replay_api.services.open_run import OpenRun
 from replay_api.storage.checkpoint_records import CheckpointRecords
 from replay_api.storage.episodes import EpisodeStore, Evaluated
@@ -30,7 +30,7 @@ class Evaluations:
         self._runs = runs
         self._events = events
         self._metrics = metrics
-        self._one_at_a_time = asyncio.Lock()
+        self._one_at_a_time = OneAtATime()
 
     async def note(self, opened: OpenRun, policy_version: int, stage: str, *, again: bool = False) -> None:
         """Count a new evaluation episode of a policy; one of a stage that is over changes nothing.
@@ -46,7 +46,7 @@ class Evaluations:
         """
         if stage != opened.stage_name:
             return
-        async with self._one_at_a_time:
+        async with self._one_at_a_time(opened.run):
             needed = opened.description.experiment.evaluation.episodes
             episodes = await self._episodes.evaluated(opened.run, policy_version, stage)
             if not episodes:

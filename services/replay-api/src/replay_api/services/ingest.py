@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import asyncio
 from concurrent.futures import Executor
-from weakref import WeakValueDictionary
 
 from gaitfleet.wire import EpisodeReceipt
 from replay_api.errors import EpisodeConflictError, LimitedError, RejectedError, ServiceError
@@ -14,6 +13,7 @@ from replay_api.services.curriculum import Curriculum
 from replay_api.services.evaluation import Evaluations
 from replay_api.services.event_log import EventLog
 from replay_api.services.intake import BrokenEpisodeError, Checked, check_body
+from replay_api.services.one_at_a_time import OneAtATime
 from replay_api.services.open_run import OpenRun
 from replay_api.services.registry import RunRegistry
 from replay_api.services.retention import Retention
@@ -48,7 +48,7 @@ class Ingest:
         self._limit_bytes = settings.max_decompressed_bytes
         self._threads = threads
         self._clock = clock
-        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()  # while somebody waits or works
+        self._one_at_a_time = OneAtATime()
 
     async def post(self, opened: OpenRun, body: bytes, *, compressed: bool) -> EpisodeReceipt:
         """Keep an episode.
@@ -122,7 +122,7 @@ class Ingest:
     async def _keep_alone(self, opened: OpenRun, checked: Checked) -> bool:
         """One post of an episode at a time: two could not tell which of them has stored it, and admit it twice."""
         key = key_of(opened.run, checked.summary.episode_id)
-        async with self._turns.setdefault(key, asyncio.Lock()):
+        async with self._one_at_a_time(key):
             checked.summary.stored_at = self._clock.now()
             return await self._keep(opened, checked)
 

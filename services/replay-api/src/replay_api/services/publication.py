@@ -12,7 +12,6 @@ import time
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Any, Literal
-from weakref import WeakValueDictionary
 
 import numpy as np
 
@@ -25,6 +24,7 @@ from replay_api.metrics import Metrics
 from replay_api.services.background import Background
 from replay_api.services.event_log import EventLog
 from replay_api.services.heads import ServedPolicy, checkpoint_key, policy_key
+from replay_api.services.one_at_a_time import OneAtATime
 from replay_api.services.open_run import OpenRun
 from replay_api.services.opening import Stores
 from replay_api.services.registry import RunRegistry
@@ -63,7 +63,8 @@ class Publication:
         self._events = events
         self._metrics = metrics
         self._threads = threads
-        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()  # while somebody waits or works
+        # Of each run: a repeated publication must not miss in the history what is on its way there.
+        self._one_at_a_time = OneAtATime()
 
     async def publish(self, opened: OpenRun, step: int, epoch: int, body: bytes) -> tuple[CheckpointInfo, bool]:
         """Publish a checkpoint; its record, and whether it is new.
@@ -140,7 +141,7 @@ class Publication:
         kept = await self._stores.records.get(opened.run, step)
         for there in (record.head, kept):
             if there is not None and (there.step, there.digest) == (step, candidate.info.digest):
-                async with self._turn(opened):
+                async with self._one_at_a_time(opened.run):
                     await self._finish(opened, there, candidate.warm_start, again=True)
                 return there, False
         _check_fence(record, candidate.info)  # before the upload, to spare it
@@ -151,14 +152,10 @@ class Publication:
         moving = self._move_alone(opened, ServedPolicy(info, candidate.policy), candidate.warm_start)
         return await asyncio.shield(asyncio.ensure_future(moving))
 
-    def _turn(self, opened: OpenRun) -> asyncio.Lock:
-        """One publication of a run at a time: a repeated one must not miss in the history what is on its way there."""
-        return self._turns.setdefault(opened.run, asyncio.Lock())
-
     async def _move_alone(
         self, opened: OpenRun, policy: ServedPolicy, warm_start: dict[str, Any] | None
     ) -> tuple[CheckpointInfo, bool]:
-        async with self._turn(opened):
+        async with self._one_at_a_time(opened.run):
             info, new = await self._move(opened, policy)
             await self._finish(opened, info, warm_start, again=not new)
             await self._registry.look(opened)
