@@ -148,13 +148,17 @@ class Metrics:
 
     def _build_checkpoints(self) -> None:
         self.publications = self._counter(
-            "rl_checkpoint_publish_total", "Publications, by result.", ["run_id", "result"]
+            "rl_checkpoint_publish_total",
+            "Publications: `ok`, `repeated` (the same bytes again), `fenced`, `error`.",
+            ["run_id", "result"],
         )
         self.publish_seconds = self._histogram(
             "rl_checkpoint_publish_duration_seconds", "Publications that succeeded.", _RUN
         )
         self.polls = self._counter(
-            "rl_checkpoint_polls_total", "Requests for the policy, by answer.", ["run_id", "code"]
+            "rl_checkpoint_polls_total",
+            "Requests for the policy, by answer: 200, 304, 404 before the first, 503 while the store is away.",
+            ["run_id", "code"],
         )
 
     def _build_cost(self) -> None:

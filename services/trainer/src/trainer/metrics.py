@@ -57,7 +57,7 @@ class TrainerMetrics:
         )
         self._publish = Counter(
             "rl_trainer_publish_total",
-            "Publications by result, as the trainer saw them.",
+            "Publications as the trainer saw them: `ok`, `fenced`, `error`.",
             ["run_id", "result"],
             registry=registry,
         )
