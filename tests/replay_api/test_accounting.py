@@ -21,6 +21,7 @@ from pymongo import MongoClient
 
 from replay_api.constants import DATABASE_SECONDS
 from replay_api.errors import UnavailableError
+from replay_api.metrics import Metrics
 from replay_api.services import loading, registry
 from replay_api.services import tally as tally_module
 from replay_api.services.following import Following
@@ -29,8 +30,8 @@ from replay_api.services.recent import RecentKeys
 from replay_api.settings import Settings
 from replay_api.storage import episodes
 from replay_api.storage.episodes import EpisodeStore
-from replay_api.storage.mongo import asking
-from replay_api.storage.runs import RunRecord
+from replay_api.storage.mongo import asking, connect
+from replay_api.storage.runs import RunRecord, RunStore
 from tests.conftest import serve
 from tests.faults.observed import until
 from tests.replay_api.fleet import Fleet, experiment_of
@@ -216,6 +217,20 @@ def test_a_replica_whose_look_at_a_run_hangs_goes_on_saying_that_it_lives(
 
         before = beats()
         until(lambda: beats() >= before + 2, "it is silent")
+
+
+async def test_samples_are_counted_once_however_late_an_attempt_is_carried_out(settings: Settings) -> None:
+    """A command may lie in a server that stands still while later ones are carried out."""
+    client = connect(settings, Metrics())
+    try:
+        runs = RunStore(client[settings.mongodb_database])
+        await client[settings.mongodb_database]["runs"].insert_one({"_id": "late", "counters": {"sampled": 0}})
+        totals = [await runs.add_sampled("late", 100, by="a1", number=number) for number in (5, 5, 6, 5, 7)]
+        totals += [await runs.add_sampled("late", 1, by="b2", number=number) for number in (1, 1)]
+    finally:
+        await client.drop_database(settings.mongodb_database)
+        client.close()
+    assert totals == [100, 100, 200, 200, 300, 301, 301]
 
 
 def test_a_rate_that_nobody_asks_for_takes_no_memory() -> None:
