@@ -101,7 +101,7 @@ def test_no_secret_is_in_the_log_at_debug_level_nor_in_an_answer(
         process.terminate()
         process.wait(30)
     text = log.read_text()
-    assert '"level": "info"' in text
+    assert '"level": "debug"' in text
     told = text + "".join(f"{answer.headers}{answer.text}" for answer in answers)
     for secret in (*TOKENS.values(), WRONG, PASSWORD, SECRET_KEY):
         assert secret not in told, secret

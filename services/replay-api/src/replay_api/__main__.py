@@ -46,6 +46,7 @@ def main() -> int:
             sys.stderr.write(f"gaitfleet-replay-api: {field or 'settings'}: {message}\n")
         return 2
     configure_logging("replay-api", settings.log_level)
+    _log.debug("settings", extra={"settings": settings.model_dump(mode="json")})  # secrets as asterisks
     if settings.authentication == "none":
         _log.warning("authentication is off: everybody on this machine may do everything")
     app = create_app(settings)
