@@ -21,6 +21,15 @@ def _requests(failed: str) -> list[dict[str, str]]:
     ]
 
 
+def _posts(refused: str, limited: str) -> list[dict[str, str]]:
+    posts = {"route": "/v1/runs/{run}/episodes", "method": "POST"}
+    return [
+        namespaced("rl_api_requests_total", "0+60x90", code="201", **posts),
+        namespaced("rl_api_requests_total", refused, code="429", **posts),
+        series("rl_replay_limited_requests_total", limited, reason="insert"),
+    ]
+
+
 def _spi(sampled: str) -> list[dict[str, str]]:
     return [
         TARGET,
@@ -97,6 +106,7 @@ _STALE = _times("rl_checkpoint_published_timestamp_seconds", "600x90", "600+60x9
 CASES: dict[str, Case] = {
     "GaitfleetReplayApiDown": ([HELD], [_API]),
     "GaitfleetReplayApiErrorBudget": (_requests("0+30x90"), _requests("0+1x90")),
+    "GaitfleetReplayApiOverloaded": (_posts("0+30x90", "0+6x90"), _posts("0+30x90", "0+27x90")),
     "GaitfleetMongoSlow": (_mongo("0+60x90", "0+10x90"), _mongo("0+60x90", "0+60x90")),
     "GaitfleetStoreErrors": (_store("0+6x90"), _store("0x90")),
     "GaitfleetEpisodesRejected": ([_REJECTED[0]], [_REJECTED[1]]),
