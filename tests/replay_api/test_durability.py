@@ -221,6 +221,15 @@ def test_a_run_of_a_version_that_knew_fewer_settings_goes_on_with_its_file(setti
         fleet.http.close()
 
 
+def test_a_run_that_another_version_has_made_takes_no_other_along(settings: Settings) -> None:
+    with serve(settings) as url, Fleet(url) as readable, Fleet(url) as other:
+        runs: Any = MongoClient(settings.mongodb_uri.get_secret_value())[settings.mongodb_database]["runs"]
+        runs.update_one({"_id": other.run}, {"$set": {"experiment": '{"of": "tomorrow"}'}})
+        listed = [run["run"] for run in readable.http.get("/v1/runs").json()]
+        assert (readable.run in listed, other.run in listed) == (True, False)
+        assert other.get("").status_code == 500
+
+
 def test_two_replicas_share_one_run(settings: Settings) -> None:
     """Episodes, heads, limits and counters of one are seen by the other within seconds."""
     with serve(settings) as first, serve(settings) as second, Fleet(first) as fleet:
@@ -247,6 +256,27 @@ def test_two_replicas_share_one_run(settings: Settings) -> None:
         assert seen["limits"]["min_size"] == 20
         assert (seen["limits"]["inserted"], seen["limits"]["sampled"]) == (60, 48)
         other.http.close()
+
+
+def test_limits_that_two_replicas_change_at_a_time_go_together(settings: Settings) -> None:
+    """The second is held against what the first has changed, however lately, and what is owed changes once."""
+    few = experiment_of(replay={"error_buffer": 2000, "samples_per_insert": 8})
+    with (
+        serve(settings) as first,
+        serve(settings) as second,
+        Fleet(first, few) as fleet,
+        httpx.Client(base_url=second, timeout=30) as other,
+    ):
+        assert other.get(f"{fleet.path}/limits").json()["samples_per_insert"] == 8
+        fleet.post(fleet.play())
+        until(lambda: other.get(f"{fleet.path}/limits").json()["inserted"] == 30, "the other does not follow")
+        allowed = fleet.get("/limits").json()["samples_allowed"]
+        assert fleet.http.patch(f"{fleet.path}/limits", json={"samples_per_insert": 500}).status_code == 200
+        refused = other.patch(f"{fleet.path}/limits", json={"error_buffer": 200})
+        assert refused.status_code == 422
+        assert "below 500" in refused.json()["detail"]
+        for seen in (fleet.get("/limits"), other.get(f"{fleet.path}/limits")):
+            assert (seen.json()["samples_per_insert"], seen.json()["samples_allowed"]) == (500, allowed)
 
 
 def test_a_replica_searches_for_the_episodes_of_others_only_while_there_are_others(

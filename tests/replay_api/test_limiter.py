@@ -128,5 +128,32 @@ async def test_changed_limits_wake_who_waits() -> None:
     limiter = limiter_of(inserted=5)
     waiting = asyncio.create_task(acquire(limiter, 4, wait_seconds=5))
     await asyncio.sleep(0.01)
-    limiter.change(limiter.rule.changed(LimitsChange(min_size=5)))
+    limiter.change(limiter.rule.changed(LimitsChange(min_size=5)), limiter.credit)
     assert await waiting == 1
+
+
+@given(
+    numbers=st.lists(
+        st.tuples(st.floats(0.1, 50), st.integers(1, 200), st.integers(0, 60), st.integers(0, 64)),
+        min_size=2,
+        max_size=20,
+    ),
+    inherited=st.integers(0, 300),
+)
+@hypothesis_settings(max_examples=150, deadline=None)
+def test_changed_limits_owe_nothing_more_or_less_for_what_was_inserted_before(
+    numbers: list[tuple[float, int, int, int]], inherited: int
+) -> None:
+    """Where sampling waits for a larger minimum after the change, as soon as it is reached."""
+    rules = [LimiterRule(ratio, minimum, 1e6, limit_inserts=False) for ratio, minimum, _, _ in numbers]
+    limiter = Limiter(rules[0], inserted=0, sampled=0, ready=lambda: True, inherited=inherited)
+    for rule, (_, _, inserted, sampled) in zip(rules, numbers, strict=True):
+        was_filled = limiter.inserted + inherited >= limiter.rule.min_size
+        owed = limiter.balance - limiter.rule.offset
+        limiter.change(rule, limiter.credit + limiter.credit_for(rule))
+        missing = max(0, rule.min_size - inherited - limiter.inserted)
+        if was_filled:
+            then = limiter.balance + missing * rule.samples_per_insert - rule.offset
+            assert then == pytest.approx(owed, abs=1e-3)
+        limiter.insert(inserted)
+        limiter.sampled += sampled

@@ -7,8 +7,9 @@ Reverb's ``SampleToInsertRatio``, in transitions. With
 
 sampling n more is allowed while ``inserted + inherited >= min_size`` and ``balance - n >= offset - error_buffer``;
 where inserts are limited, inserting is allowed while ``balance <= offset + error_buffer``. ``inserted`` and ``sampled``
-count over the life of the run; evaluation episodes do not count. ``inherited`` and ``credit`` are 0 but for a fork (see
-`services.forks`).
+count over the life of the run; evaluation episodes do not count. ``inherited`` is 0 but for a fork (see
+`services.forks`), and ``credit`` until a fork, a stage or a change of the rule gives or takes samples: for what was
+inserted before a change, samples are owed by the rule of that time.
 
 Inserting is never limited while sampling waits for transitions. So both sides can never be blocked at once: a blocked
 insert means ``balance > offset + error_buffer``, so with ``error_buffer >= n`` the n samples are allowed. That is why a
@@ -187,9 +188,17 @@ class Limiter:
         self.inserted += transitions
         self.wake()
 
-    def change(self, rule: LimiterRule) -> None:
+    def credit_for(self, rule: LimiterRule) -> float:
+        """By how much the credit must grow with this rule, so that as many samples are allowed as before."""
+        if not self._filled:
+            return 0.0
+        filled = max(self.inserted, rule.min_size - self.inherited)  # when sampling goes on
+        owed = (self.inserted - self.rule.min_size) * self.rule.samples_per_insert
+        return owed - (filled - rule.min_size) * rule.samples_per_insert
+
+    def change(self, rule: LimiterRule, credit: float) -> None:
         """Go on with other numbers; who waits for more than can be granted now is answered at its time limit."""
-        self.rule = rule
+        self.rule, self.credit = rule, credit
         self.wake()
 
     def wake(self) -> None:

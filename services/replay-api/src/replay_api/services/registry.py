@@ -8,7 +8,7 @@ import time
 from collections.abc import Coroutine
 from concurrent.futures import Executor
 from contextlib import suppress
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from gaitfleet.errors import ExperimentError
@@ -204,14 +204,28 @@ class RunRegistry:
         return await self._open_now(opened.run, before=opened)
 
     async def preload(self) -> None:
-        """Open the runs that were in use when the last process ended."""
+        """Open the runs that were in use when the last process ended, but for those that cannot be opened.
+
+        Raises
+        ------
+        UnavailableError
+            When the database does not answer.
+        """
         await self._stores.clock.ask()
         since = self._stores.clock.now() - timedelta(seconds=self._settings.preload_active_seconds)
         for description in await self._stores.runs.all():
-            record = await self.record(description.run)
+            await self._preload(description.run, since)
+
+    async def _preload(self, run: str, since: datetime) -> None:
+        try:
+            record = await self.record(run)
             held = record.lease is not None and record.lease.lease.expires_at >= since
-            if held or await self._stores.episodes.keys_since(description.run, since, limit=1):
-                await self.open(description.run)
+            if held or await self._stores.episodes.keys_since(run, since, limit=1):
+                await self.open(run)
+        except UnavailableError:
+            raise
+        except Exception:  # whatever it is, the others are to be opened
+            _log.exception("the run cannot be opened in advance", extra={"run": run})
 
     async def close(self) -> None:
         """Write what is written behind, and stop."""
@@ -273,15 +287,17 @@ class RunRegistry:
         RejectedError
             When the limiter could block both sides for ever with these numbers.
         """
-        rule = opened.limiter.rule.changed(change)
-        rule.check(opened.description.experiment.algorithm.batch_size)
-        record = await self._stores.runs.set_limits(opened.run, change)
-        if record is None:
-            raise RunMissingError(opened.run)
-        opened.record = record
-        opened.limiter.change(LimiterRule.of(opened.description.experiment, record.limits))
+        experiment, limiter = opened.description.experiment, opened.limiter
+        while True:
+            await self.look(opened)
+            rule = limiter.rule.changed(change)
+            rule.check(experiment.algorithm.batch_size)
+            known, credit = opened.record.limits, limiter.credit_for(rule)
+            if await self._stores.runs.set_limits(opened.run, known, change, credit=credit):
+                break  # otherwise another replica has changed them meanwhile, and this might not go with that
         await self._events.add(opened.run, "limits_changed", **change.model_dump(exclude_none=True))
-        return opened.limiter.limits()
+        await self.look(opened)
+        return (await self.open(opened.run)).limiter.limits()
 
     async def _watch(self, opened: OpenRun) -> None:
         """Follow what other replicas do with this run."""
@@ -327,6 +343,6 @@ class RunRegistry:
         opened.limiter.sampled += max(0, record.sampled - opened.flushed)  # another replica's
         opened.flushed = max(opened.flushed, record.sampled)
         rule = LimiterRule.of(opened.description.experiment, record.limits)
-        if rule != opened.limiter.rule:
-            opened.limiter.change(rule)
+        if (rule, record.credit) != (opened.limiter.rule, opened.limiter.credit):
+            opened.limiter.change(rule, record.credit)
         opened.heads.follow(record)

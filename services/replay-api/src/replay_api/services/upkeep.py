@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections import deque
 
 from replay_api.errors import UnavailableError
 from replay_api.metrics import Metrics
@@ -54,11 +55,11 @@ class Upkeep:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _prepare(self) -> None:
-        while self.lacking is not None:
+        steps = deque((self._build_indexes, self._registry.preload))
+        while steps:
             try:
-                await build_indexes(self._settings, self._metrics)
-                self.lacking = None
-                await self._registry.preload()
+                await steps[0]()
+                steps.popleft()
             except UnavailableError:
                 await asyncio.sleep(1.0)
             except IndexConflictError as error:
@@ -68,6 +69,10 @@ class Upkeep:
             except Exception:
                 _log.exception("indexes cannot be created, or runs not be opened in advance")
                 await asyncio.sleep(5.0)
+
+    async def _build_indexes(self) -> None:
+        await build_indexes(self._settings, self._metrics)
+        self.lacking = None
 
     async def _watch_lag(self) -> None:
         while True:

@@ -7,10 +7,12 @@ clock is trusted.
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from pydantic import ValidationError
 from pymongo import DESCENDING, ReturnDocument
 from pymongo.errors import DuplicateKeyError
 
@@ -18,6 +20,8 @@ from gaitfleet.experiment import Experiment
 from gaitfleet.wire import CheckpointInfo, Lease, LimitsChange, RunDescription, TrainerProgress
 from replay_api.storage.episodes import RoleTotal
 from replay_api.storage.mongo import Database, Document, asking, now
+
+_log = logging.getLogger(__name__)
 
 _SERVER_CLOCK = {"$toLong": "$$NOW"}
 
@@ -140,10 +144,10 @@ class RunStore:
         return None if document is None else _record(document)
 
     async def all(self) -> list[RunDescription]:
-        """All runs, newest first."""
+        """All runs that can be read, newest first."""
         async with asking("list the runs"):
             documents = await self._runs.find({}).sort("created_at", DESCENDING).to_list(None)
-        return [_description(document) for document in documents]
+        return [run for run in map(_description_if_readable, documents) if run is not None]
 
     async def take_lease(
         self, run: str, holder: str, ttl_seconds: float, progress: TrainerProgress | None
@@ -210,14 +214,14 @@ class RunStore:
             result = await self._runs.update_one({"_id": run, "stage.index": index - 1}, change)
         return bool(result.matched_count)
 
-    async def set_limits(self, run: str, change: LimitsChange) -> RunRecord | None:
-        """Keep changed limits."""
+    async def set_limits(self, run: str, known: LimitsChange, change: LimitsChange, *, credit: float) -> bool:
+        """Keep changed limits, and add to the credit; False when the limits are not those that are known any more."""
+        unchanged = {f"limits.{name}": value for name, value in known.model_dump().items()}  # None: absent
         fields = {f"limits.{name}": value for name, value in change.model_dump(exclude_none=True).items()}
+        update = {"$set": fields, "$inc": {"counters.credit": credit}}
         async with asking("change the limits"):
-            document = await self._runs.find_one_and_update(
-                {"_id": run}, {"$set": fields}, return_document=ReturnDocument.AFTER
-            )
-        return None if document is None else _record(document)
+            result = await self._runs.update_one({"_id": run} | unchanged, update)
+        return bool(result.matched_count)
 
     async def add_sampled(self, run: str, transitions: int, *, by: str, number: int) -> int:
         """Add to the sampled transitions, once for every number of who adds; the new total.
@@ -248,6 +252,15 @@ class RunStore:
 def info_document(info: CheckpointInfo) -> Document:
     """A checkpoint's record as a document."""
     return info.model_dump(mode="python")
+
+
+def _description_if_readable(document: Document) -> RunDescription | None:
+    """None for a run of another version of this service, which must not take the others along."""
+    try:
+        return _description(document)
+    except (ValidationError, KeyError):
+        _log.exception("this run cannot be read", extra={"run": document["_id"]})
+        return None
 
 
 def _description(document: Document) -> RunDescription:
