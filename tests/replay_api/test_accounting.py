@@ -8,25 +8,31 @@ import socket
 import threading
 import time
 import tracemalloc
+from collections import Counter
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 from urllib.parse import urlsplit
 
+import httpx
 import pytest
 from pymongo import MongoClient
 
+from gaitfleet.wire import WorkerReport
 from replay_api.constants import DATABASE_SECONDS
 from replay_api.errors import UnavailableError
 from replay_api.metrics import Metrics
 from replay_api.services import loading, registry
 from replay_api.services import tally as tally_module
+from replay_api.services.counting import flush, flush_often
 from replay_api.services.following import Following
+from replay_api.services.open_run import Additions
 from replay_api.services.opening import Stores
 from replay_api.services.recent import RecentKeys
+from replay_api.services.workers import WorkerBook
 from replay_api.settings import Settings
 from replay_api.storage import episodes
 from replay_api.storage.episodes import EpisodeStore
@@ -256,3 +262,68 @@ def test_batches_that_are_granted_to_somebody_who_has_left_are_given_back(fleet:
     until(lambda: fleet.get("/limits").json()["sampled"] == 0, "its samples are counted")
     assert fleet.batches(batches=2)
     assert fleet.get("/limits").json()["sampled"] == 32
+
+
+async def test_what_was_sampled_is_written_to_the_end_when_a_run_closes(settings: Settings) -> None:
+    """Also what was sampled while the database was away, after the addition whose outcome is not known."""
+
+    class Runs:
+        away = True
+        total = 0
+
+        async def add_sampled(self, run: str, transitions: int, *, by: str, number: int) -> int:
+            if self.away:
+                raise UnavailableError("the database did not answer", reason="database", retry_after_seconds=1)
+            self.total += transitions
+            return self.total
+
+    runs, opened = (
+        Runs(),
+        SimpleNamespace(
+            run="r",
+            closing=asyncio.Event(),
+            additions=Additions(),
+            flushed=0,
+            limiter=SimpleNamespace(sampled=100),
+        ),
+    )
+    with pytest.raises(UnavailableError):
+        await flush(cast(Any, opened), cast(Any, runs))
+    opened.limiter.sampled += 5000
+    runs.away = False
+    opened.closing.set()
+    await flush_often(cast(Any, opened), cast(Any, runs))
+    assert runs.total == 5100
+
+
+def test_replicas_count_each_episode_once_together(settings: Settings) -> None:
+    def counted(url: str, run: str) -> dict[str, float]:
+        lines = [line for line in httpx.get(f"{url}/metrics").text.splitlines() if f'run_id="{run}"' in line]
+        named = ("rl_replay_inserted_", "rl_replay_insert_policy_lag_steps_count")
+        return {name: float(value) for name, value in (line.rsplit(" ", 1) for line in lines if line.startswith(named))}
+
+    with serve(settings) as one, serve(settings) as other, Fleet(one) as fleet:
+        for seed, url in enumerate((one, one, other)):
+            fleet.reconnect(url)
+            assert fleet.post(fleet.play(seed=seed)).status_code == 201
+        for url in (one, other):
+            fleet.reconnect(url)
+            until(lambda: fleet.get("/limits").json()["inserted"] == 90, "the other's episodes are not followed")
+        sums = Counter(counted(one, fleet.run)) + Counter(counted(other, fleet.run))
+        run = f'run_id="{fleet.run}"'
+        assert sums == {
+            f"rl_replay_inserted_items_total{{{run}}}": 90,
+            f'rl_replay_inserted_episodes_total{{role="random",{run}}}': 3,
+            f'rl_replay_inserted_steps_total{{role="random",{run}}}': 90,
+            f"rl_replay_insert_policy_lag_steps_count{{{run}}}": 3,
+        }
+
+
+def test_a_worker_that_was_frozen_and_comes_back_has_failed_no_more_often() -> None:
+    book = WorkerBook()
+    counts = dict.fromkeys(("policy_version", "environment_steps", "episodes", "spooled"), 0)
+    report = WorkerReport(role="train", simulators=1, failures={"process_died": 3}, **counts)
+    assert book.report("w", report)
+    book.leave("w")
+    assert book.report("w", report), "it joins again"
+    assert book.failures == {"process_died": 3}

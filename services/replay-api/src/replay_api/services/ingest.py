@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 from concurrent.futures import Executor
 
-from gaitfleet.wire import EpisodeReceipt
+from gaitfleet.wire import EpisodeReceipt, EpisodeSummary
 from replay_api.errors import EpisodeConflictError, LimitedError, RejectedError, ServiceError
 from replay_api.metrics import Metrics
 from replay_api.services.curriculum import Curriculum
@@ -145,9 +145,11 @@ class Ingest:
                 opened.recent.discard(key)  # kept by an attempt whose answer was lost: the follower takes it in
                 opened.unsettle()
             await self._compare(opened, checked)
-            if summary.role == "evaluate":  # the attempt that stored it may have ended before it was noted
+            if summary.role == "evaluate":  # the attempt that stored it may have ended before it was noted, or judged
                 await self._evaluations.note(opened, summary.policy_version, summary.stage, again=True)
+                await self._curriculum.consider(opened, summary)
             return False
+        self._count(opened, summary)
         if opened.closing.is_set():  # a new stage has begun meanwhile, and its memory finds the episode in the database
             return True
         await opened.admit(summary, checked.transitions)
@@ -157,6 +159,15 @@ class Ingest:
         await self._curriculum.consider(opened, summary)
         self._retention.consider(opened)
         return True
+
+    def _count(self, opened: OpenRun, summary: EpisodeSummary) -> None:
+        """Count what this replica has stored; the others take it in, too, and sums over replicas count it once."""
+        metrics, labels = self._metrics, (opened.run, summary.role)
+        metrics.inserted_episodes.labels(*labels).inc()
+        metrics.inserted_steps.labels(*labels).inc(summary.steps)
+        if summary.role != "evaluate":
+            metrics.inserted_items.labels(opened.run).inc(summary.transitions)
+            metrics.policy_lag.labels(opened.run).observe(max(0, opened.heads.step - summary.policy_version))
 
     async def _compare(self, opened: OpenRun, checked: Checked) -> None:
         summary = checked.summary

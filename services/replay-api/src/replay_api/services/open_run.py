@@ -203,9 +203,6 @@ class OpenRun:
         """Take in an episode that the database has acknowledged: count it, and let its transitions be sampled."""
         self.tally.add(summary)
         self.end_sources()
-        labels = (self.run, summary.role)
-        self.metrics.inserted_episodes.labels(*labels).inc()
-        self.metrics.inserted_steps.labels(*labels).inc(summary.steps)
         if summary.role == "evaluate":
             return
         cache = self.cache_of(summary.stage)
@@ -216,5 +213,3 @@ class OpenRun:
             else:  # in a thread, because a sampler may hold the lock for some milliseconds
                 await asyncio.get_running_loop().run_in_executor(self.threads, cache.append, transitions, stored_at)
         self.limiter.insert(summary.transitions)
-        self.metrics.inserted_items.labels(self.run).inc(summary.transitions)
-        self.metrics.policy_lag.labels(self.run).observe(max(0, self.heads.step - summary.policy_version))

@@ -27,6 +27,7 @@ class WorkerBook:
 
     def __init__(self) -> None:
         self._heard: dict[str, _Heard] = {}
+        self._left: dict[str, dict[str, int]] = {}  # failures last told by workers that have left, and may come back
         self._failures: Counter[str] = Counter()
 
     def report(self, worker: str, report: WorkerReport) -> bool:
@@ -41,7 +42,7 @@ class WorkerBook:
         if before is None and len(self._heard) >= MAX_WORKERS_PER_RUN:
             detail = f"{MAX_WORKERS_PER_RUN} workers are known already"
             raise LimitedError(detail, reason="workers", retry_after_seconds=WORKER_EXPIRY_SECONDS)
-        known = {} if before is None else before.report.failures
+        known = self._left.pop(worker, {}) if before is None else before.report.failures
         for kind, count in report.failures.items():
             then = known.get(kind, 0)
             if kind not in self._failures and len(self._failures) >= MAX_KINDS:
@@ -51,8 +52,15 @@ class WorkerBook:
         return before is None
 
     def leave(self, worker: str) -> bool:
-        """Forget a worker; False when it was not known."""
-        return self._heard.pop(worker, None) is not None
+        """Forget a worker but for what it has told of failures; False when it was not known."""
+        heard = self._heard.pop(worker, None)
+        if heard is None:
+            return False
+        if heard.report.failures:
+            self._left[worker] = heard.report.failures
+        if len(self._left) > MAX_WORKERS_PER_RUN:
+            del self._left[next(iter(self._left))]
+        return True
 
     def silent(self) -> list[str]:
         """Those that were not heard of for too long."""
