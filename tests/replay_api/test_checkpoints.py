@@ -18,9 +18,10 @@ import pytest
 from gaitfleet.checkpoint import decode_checkpoint, encode_checkpoint
 from gaitfleet.policy import NumpyPolicy
 from gaitfleet.wire import CheckpointInfo
-from replay_api.services.thinning import superfluous
+from replay_api.services.thinning import superfluous, under_evaluation
 from replay_api.settings import Settings
 from tests.conftest import serve
+from tests.faults.observed import until
 from tests.replay_api.fleet import Fleet, experiment_of
 
 LEASE_LOST = "urn:gaitfleet:problem:lease-lost"
@@ -283,3 +284,39 @@ def test_a_checkpoint_of_many_megabytes_comes_back_as_it_was(fleet: Fleet) -> No
     body = broken(fleet, trainer={"large": weights})
     assert fleet.publish(10, epoch, body).status_code == 201
     assert fleet.get("/checkpoints/newest").content == body
+
+
+def evaluated(step: int, episodes: int, stage: str = "") -> CheckpointInfo:
+    return info(step).model_copy(update={"evaluation_episodes": episodes, "evaluation_stage": stage})
+
+
+def test_checkpoints_whose_evaluation_has_begun_are_needed_down_to_the_newest_that_is_finished() -> None:
+    known = [info(90), evaluated(80, 1), info(70), evaluated(60, 2), evaluated(50, 5), evaluated(40, 3), info(30)]
+    assert under_evaluation(known, "", 5) == [80, 60, 50]
+    assert under_evaluation(known, "another", 5) == []
+    abandoned = [evaluated(step, 1) for step in range(100, 0, -1)]
+    assert under_evaluation(abandoned, "", 5) == list(range(100, 92, -1))
+
+
+def test_a_checkpoint_is_kept_until_whoever_evaluates_it_is_done(fleet: Fleet) -> None:
+    """First because an evaluator says that it plays it, then because an episode of it is there."""
+
+    def kept() -> set[int]:
+        return {found["step"] for found in fleet.get("/checkpoints").json()["checkpoints"]}
+
+    epoch = fleet.lease().json()["epoch"]
+    fleet.publish(10, epoch)
+    fleet.publish(20, epoch)
+    report = {"role": "evaluate", "simulators": 1, "policy_version": 20, "environment_steps": 0, "episodes": 0}
+    assert fleet.http.put(f"{fleet.path}/workers/judge", json=report | {"spooled": 0}).is_success
+    for step in (30, 40, 50):
+        fleet.publish(step, epoch)
+    until(lambda: 30 not in kept(), "none is deleted")
+    assert kept() == {10, 20, 40, 50}
+    assert fleet.post(fleet.play(seed=1, role="evaluate", policy_version=20, exploration="none")).status_code == 201
+    assert fleet.http.delete(f"{fleet.path}/workers/judge").is_success
+    fleet.publish(60, epoch)
+    until(lambda: 40 not in kept(), "none is deleted")
+    assert kept() == {10, 20, 50, 60}
+    assert fleet.post(fleet.play(seed=2, role="evaluate", policy_version=20, exploration="none")).status_code == 201
+    assert fleet.get("/checkpoints").json()["best"] == 20

@@ -17,6 +17,8 @@ from gaitfleet.batch import FIELDS, Batch
 from gaitfleet.episode import Episode
 from gaitfleet.experiment import Experiment
 from gaitfleet.task.stages import stage_tasks
+from replay_api.errors import UnavailableError
+from replay_api.services.event_log import EventLog
 from replay_api.services.retelling import retold
 from replay_api.services.transitions import transitions_of
 from replay_api.settings import Settings
@@ -89,6 +91,32 @@ def test_evaluations_below_the_gate_do_not_move_the_run(walk: Walk) -> None:
     assert walk.stage() == "planar"
     assert walk.reports()["stage"] == 0
     assert [event["data"]["stage"] for event in walk.events("stage_entered")] == ["planar"]
+
+
+def test_what_policies_of_other_runs_can_do_passes_no_gate(walk: Walk) -> None:
+    for seed in range(2):  # imported: of no policy of this run
+        assert walk.evaluate(2.0, version=0, seed=seed) == 201
+    assert walk.stage() == "planar"
+    assert walk.events("evaluation_finished") == []
+
+
+def test_a_gate_that_could_not_be_judged_is_when_the_episode_comes_again(
+    walk: Walk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    newest, failures = EventLog.newest, [UnavailableError("no answer", reason="database", retry_after_seconds=1)]
+
+    async def fail_first(self: EventLog, *arguments: Any) -> Any:
+        if failures:
+            raise failures.pop()
+        return await newest(self, *arguments)
+
+    walk.publish_step(1)
+    assert walk.evaluate(0.6, version=1, seed=0) == 201
+    monkeypatch.setattr(EventLog, "newest", fail_first)
+    known = {"role": "evaluate", "exploration": "none", "policy_version": 1}
+    last = walk.episode("planar", distance_m=0.6, steps=42, seed=1, **known)
+    assert [walk.post(last).status_code for _ in range(2)] == [503, 200]
+    assert walk.stage() == "spatial"
 
 
 def test_passing_the_gate_moves_the_run_and_samples_have_the_new_observation_and_reward(walk: Walk) -> None:

@@ -113,6 +113,22 @@ def test_what_cannot_be_asked_for_again_is_told_as_soon_as_the_database_answers(
         assert made.events("stage_entered")[1]["data"]["stage"] == "two"
 
 
+def test_what_is_told_late_stands_after_what_was_read_meanwhile(
+    fleet: Fleet, failing: Callable[[str], list[str]]
+) -> None:
+    epoch = fleet.lease().json()["epoch"]
+    failing("lease_released")
+    assert fleet.http.delete(f"{fleet.path}/lease", params={"epoch": epoch}).status_code == 204
+    fleet.lease()
+    read = fleet.events()[-1]
+    assert read["kind"] == "lease_acquired"
+
+    def later() -> list[str]:
+        return [event["kind"] for event in fleet.get("/events", params={"after": read["sequence"]}).json()["events"]]
+
+    until(lambda: later() == ["lease_released"], "who reads on does not come to it")
+
+
 def test_every_worker_that_falls_silent_is_told(
     fleet: Fleet, failing: Callable[[str], list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:

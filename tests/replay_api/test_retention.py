@@ -5,9 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from motor.motor_asyncio import AsyncIOMotorCollection
+from pymongo.errors import OperationFailure
 
+from replay_api.metrics import Metrics
 from replay_api.settings import Settings
 from replay_api.storage.episodes import EpisodeStore, Planned
+from replay_api.storage.mongo import connect
 from tests.conftest import serve
 from tests.faults.observed import until
 from tests.replay_api.fleet import Fleet, experiment_of
@@ -88,3 +92,25 @@ def seeds(fleet: Fleet) -> list[int]:
 
 def stored(fleet: Fleet) -> int:
     return len(seeds(fleet))
+
+
+async def test_a_deletion_is_tried_again_where_another_write_to_the_run_was_faster(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a replica set refuses a transaction that has lost."""
+    client = connect(settings, Metrics())
+    store = EpisodeStore(client, client[settings.mongodb_database])
+    update, conflicts = AsyncIOMotorCollection.update_one, [{"errorLabels": ["TransientTransactionError"]}]
+
+    async def lose_first(self: Any, *arguments: Any, **named: Any) -> Any:
+        if conflicts and named.get("session") is not None:
+            raise OperationFailure("WriteConflict", 112, conflicts.pop())
+        return await update(self, *arguments, **named)
+
+    with serve(settings) as url, Fleet(url) as fleet:
+        assert fleet.post(fleet.play()).status_code == 201
+        monkeypatch.setattr(AsyncIOMotorCollection, "update_one", lose_first)
+        assert await store.delete(fleet.run, await store.oldest_training(fleet.run, 1)) == 30
+        assert conflicts == []
+        assert seeds(fleet) == []
+    client.close()

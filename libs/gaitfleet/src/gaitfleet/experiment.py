@@ -144,7 +144,8 @@ class EvaluationSettings(Settings):
 
 
 class CheckpointSettings(Settings):
-    """When checkpoints are published and which are kept."""
+    """When checkpoints are published and which are kept. Newest, best and those whose evaluation is under way always
+    are."""
 
     every_updates: int = Field(default=1000, ge=1, description="Updates between two publications.")
     every_seconds: float = Field(default=60.0, gt=0, description="Publish at the latest after this many seconds.")

@@ -109,7 +109,7 @@ def _assemble(
     working: ThreadPoolExecutor,
     sampling: ThreadPoolExecutor,
 ) -> Context:
-    event_store = EventStore(database)
+    event_store = EventStore(database, stores.clock)
     background = Background()
     events = EventLog(event_store, background, metrics)
     registry = RunRegistry(stores, events, metrics, settings, working)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from gaitfleet.course_settings import StageSettings
+from gaitfleet.course_settings import GateSettings, StageSettings
 from gaitfleet.wire import EpisodeSummary
 from replay_api.services.event_log import EventLog
 from replay_api.services.gate import judge
@@ -12,6 +12,9 @@ from replay_api.services.open_run import OpenRun
 from replay_api.services.registry import RunRegistry
 from replay_api.storage.episodes import EpisodeStore
 from replay_api.storage.runs import RunStore
+
+LATE_EVALUATIONS = 16
+"""Evaluations that may have finished after that of a newer policy, or be told twice by two replicas."""
 
 
 class Curriculum:
@@ -57,6 +60,15 @@ class Curriculum:
             return {"max_environment_steps": {"asked": gate.max_environment_steps, "measured": steps}}
         if stored.role != "evaluate" or not gate.judges:
             return None
-        needed = opened.description.experiment.evaluation.episodes
-        verdict = judge(gate, await self._episodes.stage_evaluations(opened.run, stage.name), needed)
-        return verdict.evidence if verdict is not None and verdict.passed else None
+        policies = await self._evaluated(opened.run, stage.name, gate)
+        if len(policies) < gate.policies or stored.policy_version not in policies:
+            return None
+        evaluations = {policy: await self._episodes.evaluated(opened.run, policy, stage.name) for policy in policies}
+        verdict = judge(gate, evaluations)
+        return verdict.evidence if verdict.passed else None
+
+    async def _evaluated(self, run: str, stage: str, gate: GateSettings) -> list[int]:
+        """The newest policies that are evaluated to the end in a stage, as many as the gate judges, newest first."""
+        finished = await self._events.newest(run, "evaluation_finished", gate.policies + LATE_EVALUATIONS)
+        versions = {int(event.data["policy_version"]) for event in finished if event.data.get("stage") == stage}
+        return sorted(versions, reverse=True)[: gate.policies]

@@ -44,7 +44,7 @@ class Evaluations:
         `again` says that the episode was stored before: the attempt that did may have counted it, and have ended before
         the event was kept.
         """
-        if stage != opened.stage_name:
+        if stage != opened.stage_name or not policy_version:  # 0: of another run's policy, imported
             return
         async with self._one_at_a_time(opened.run):
             needed = opened.description.experiment.evaluation.episodes

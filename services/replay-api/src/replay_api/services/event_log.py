@@ -70,10 +70,13 @@ class EventLog:
 
     async def _tell_later(self, event: Event) -> None:
         until = time.monotonic() + TELL_SECONDS
+        attempts = [event]
         while time.monotonic() < until:
             await asyncio.sleep(TELL_INTERVAL_SECONDS)
             try:
-                await self._store.append(event)
+                if not await self._store.kept(attempts):
+                    attempts.append(self._store.anew(event))
+                    await self._store.append(attempts[-1])
                 return
             except UnavailableError:
                 continue  # logged where it happened
@@ -81,6 +84,10 @@ class EventLog:
     async def has(self, run: str, kind: str, **data: Any) -> bool:
         """Whether an event of this kind with these particulars, and maybe others, is in the history."""
         return any(data.items() <= event.data.items() for event in await self._store.page(run, None, kind, None))
+
+    async def newest(self, run: str, kind: str, limit: int) -> list[Event]:
+        """The newest events of a kind, newest first."""
+        return await self._store.newest(run, kind, limit)
 
     def rejected(self, run: str) -> dict[str, int]:
         """Refused episodes by reason, since the start."""

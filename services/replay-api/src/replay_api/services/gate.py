@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from gaitfleet.course_settings import GateSettings
-from gaitfleet.wire import EpisodeSummary
+from replay_api.storage.episodes import Evaluated
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,25 +26,10 @@ class Verdict:
     evidence: dict[str, Any]
 
 
-def judge(gate: GateSettings, episodes: Sequence[EpisodeSummary], needed: int) -> Verdict | None:
-    """The verdict over the newest policies that are evaluated to the end; None while there are too few of them.
-
-    Parameters
-    ----------
-    episodes
-        Evaluation episodes of the stage, in any order.
-    needed
-        Episodes that make an evaluation.
-    """
-    by_policy: dict[int, dict[int, EpisodeSummary]] = {}
-    for episode in episodes:  # one of each seed: an evaluator that was started again plays its seeds once more
-        by_policy.setdefault(episode.policy_version, {})[episode.seed] = episode
-    complete = sorted((version for version, played in by_policy.items() if len(played) >= needed), reverse=True)
-    policies = complete[: gate.policies]
-    if len(policies) < gate.policies:
-        return None
-    judged = [episode for version in policies for episode in by_policy[version].values()]
-    evidence: dict[str, Any] = {"policies": policies, "episodes": len(judged)}
+def judge(gate: GateSettings, evaluations: Mapping[int, Sequence[Evaluated]]) -> Verdict:
+    """The verdict over the evaluations of some policies, by version, all of them finished."""
+    judged = [episode for episodes in evaluations.values() for episode in episodes]
+    evidence: dict[str, Any] = {"policies": list(evaluations), "episodes": len(judged)}
     passed = True
     for name, asked, measured, holds in _criteria(gate, judged):
         evidence[name] = {"asked": asked, "measured": measured}
@@ -52,14 +37,14 @@ def judge(gate: GateSettings, episodes: Sequence[EpisodeSummary], needed: int) -
     return Verdict(passed, evidence)
 
 
-def _criteria(gate: GateSettings, episodes: Sequence[EpisodeSummary]) -> list[tuple[str, Any, float, bool]]:
+def _criteria(gate: GateSettings, episodes: Sequence[Evaluated]) -> list[tuple[str, Any, float, bool]]:
     """Name, bound, measured value and whether it holds, of every criterion that is stated."""
 
-    def mean(value: Callable[[EpisodeSummary], float | None]) -> float:
+    def mean(value: Callable[[Evaluated], float | None]) -> float:
         return sum(value(episode) or 0.0 for episode in episodes) / len(episodes)
 
-    at_least: list[tuple[str, float | None, Callable[[EpisodeSummary], float | None]]] = [
-        ("mean_return", gate.mean_return, lambda episode: episode.simulator_return),
+    at_least: list[tuple[str, float | None, Callable[[Evaluated], float | None]]] = [
+        ("mean_return", gate.mean_return, lambda episode: episode.score),
         ("mean_speed", gate.mean_speed, lambda episode: episode.mean_speed_m_per_s),
         ("mean_distance", gate.mean_distance, lambda episode: episode.distance_m),
         ("mean_foot_contacts", gate.mean_foot_contacts, lambda episode: episode.foot_contacts),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from gaitfleet.experiment import CheckpointSettings
 from gaitfleet.wire import CheckpointInfo
@@ -17,28 +17,49 @@ from replay_api.services.open_run import OpenRun
 from replay_api.services.opening import Stores
 from replay_api.services.registry import RunRegistry
 
+BEGUN_EVALUATIONS = 8
+"""Checkpoints at most that are kept for what has begun of their evaluation: some are never finished."""
+
 _log = logging.getLogger(__name__)
 
 
 def superfluous(
-    checkpoints: Sequence[CheckpointInfo], rule: CheckpointSettings, heads: Sequence[int]
+    checkpoints: Sequence[CheckpointInfo], rule: CheckpointSettings, needed: Collection[int]
 ) -> list[CheckpointInfo]:
     """Checkpoints that the rule does not keep.
 
-    Kept are the newest `keep_last`, of the older ones the first in every `keep_every_steps`, and the `heads`.
+    Kept are the newest `keep_last`, of the older ones the first in every `keep_every_steps`, and the steps `needed`.
 
     Parameters
     ----------
     checkpoints
         All of a run, newest first.
-    heads
-        Steps of the newest and the best.
     """
     firsts: dict[int, int] = {}
     for info in checkpoints:  # newest first, so the last one seen of a stretch is its first
         firsts[info.step // rule.keep_every_steps] = info.step
-    kept = {info.step for info in checkpoints[: rule.keep_last]} | set(firsts.values()) | set(heads)
+    kept = {info.step for info in checkpoints[: rule.keep_last]} | set(firsts.values()) | set(needed)
     return [info for info in checkpoints if info.step not in kept]
+
+
+def under_evaluation(checkpoints: Sequence[CheckpointInfo], stage: str, episodes: int) -> list[int]:
+    """Steps of the checkpoints whose evaluation in a stage has begun, down to the newest that is finished: were it
+    deleted before, it could not become the best.
+
+    Parameters
+    ----------
+    checkpoints
+        All of a run, newest first.
+    episodes
+        That make an evaluation.
+    """
+    begun: list[int] = []
+    for info in checkpoints:
+        if info.evaluation_episodes and info.evaluation_stage == stage:
+            begun.append(info.step)
+            if info.evaluation_episodes >= episodes:
+                break
+    return begun[:BEGUN_EVALUATIONS]
 
 
 class Thinning:
@@ -55,7 +76,7 @@ class Thinning:
         try:
             checkpoints = await self._stores.records.all(opened.run)
             rule = opened.description.experiment.checkpoints
-            for info in superfluous(checkpoints, rule, await self._heads(opened)):
+            for info in superfluous(checkpoints, rule, await self._needed(opened, checkpoints)):
                 if info.step in await self._heads(opened):
                     continue  # an evaluation has made it the best meanwhile
                 await self._stores.records.delete(opened.run, info.step)
@@ -65,6 +86,12 @@ class Thinning:
             await self._delete_orphans(opened)
         except UnavailableError:
             _log.warning("thinning stopped early; the next publication goes on", extra={"run": opened.run})
+
+    async def _needed(self, opened: OpenRun, checkpoints: Sequence[CheckpointInfo]) -> set[int]:
+        episodes = opened.description.experiment.evaluation.episodes
+        judged = under_evaluation(checkpoints, opened.stage_name, episodes)
+        played = [worker.policy_version for worker in opened.workers.statuses() if worker.role == "evaluate"]
+        return {*await self._heads(opened), *judged, *played}
 
     async def _heads(self, opened: OpenRun) -> list[int]:
         record = await self._registry.record(opened.run)

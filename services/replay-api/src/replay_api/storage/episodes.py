@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import Any, get_args
 from uuid import UUID
 
-from motor.motor_asyncio import AsyncIOMotorClient
+from motor.motor_asyncio import AsyncIOMotorClient, AsyncIOMotorClientSession
 from pymongo import DESCENDING
 
 from gaitfleet.episode import Role
@@ -23,9 +23,6 @@ from replay_api.storage.mongo import Database, Document, asking
 
 TRAINING_ROLES = ("train", "random")
 """Roles whose episodes are sampled."""
-
-MAX_JUDGED_EPISODES = 2000
-"""Evaluation episodes read at most to judge a stage: those of the newest policies decide."""
 
 _PLANNED = {"transitions": 1, "steps": 1, "stored_at": 1, "role": 1, "stage": 1}
 
@@ -43,11 +40,14 @@ class EpisodeFilter:
 
 @dataclass(frozen=True, slots=True)
 class Evaluated:
-    """One evaluation episode: official score and steps; of a walker way, contacts and whether it walked, else None."""
+    """One evaluation episode: official score and steps; of a walker way, drift, speed, contacts and whether it walked,
+    else None."""
 
     score: float
     steps: int
     distance_m: float | None
+    drift_m: float | None
+    mean_speed_m_per_s: float | None
     foot_contacts: int | None
     walked: bool | None
 
@@ -223,14 +223,6 @@ class EpisodeStore:
             documents = await self._episodes.find(query, {"content": 0}).sort("_id", DESCENDING).to_list(None)
         return [_summary(document) for document in documents]
 
-    async def stage_evaluations(self, run: str, stage: str) -> list[EpisodeSummary]:
-        """Evaluation episodes of a stage, of the newest policies first."""
-        query = {"run": run, "role": "evaluate", "stage": stage}
-        async with asking("list evaluations"):
-            cursor = self._episodes.find(query, {"content": 0}).sort("policy_version", DESCENDING)
-            documents = await cursor.limit(MAX_JUDGED_EPISODES).to_list(None)
-        return [_summary(document) for document in documents]
-
     async def stage_steps(self, run: str, stage: str, before: datetime) -> int:
         """Simulator steps of the training episodes of a stage that were stored before a moment."""
         match = _training(run) | {"stage": stage, "stored_at": {"$lt": before}}
@@ -244,16 +236,15 @@ class EpisodeStore:
         plays its seeds once more."""
         query: Document = {"run": run, "role": "evaluate", "policy_version": policy_version}
         query["stage"] = stage if stage else {"$in": ["", None]}  # older episodes have no such field
-        wanted = ["seed", "simulator_return", "steps", "distance_m", "foot_contacts", "walked"]
+        measured = ("distance_m", "drift_m", "mean_speed_m_per_s", "foot_contacts", "walked")
+        wanted = ["seed", "simulator_return", "steps", *measured]
         async with asking("list evaluations"):
             documents = await self._episodes.find(query, wanted).to_list(None)
         return [
             Evaluated(
                 score=float(document["simulator_return"]),
                 steps=int(document["steps"]),
-                distance_m=document.get("distance_m"),
-                foot_contacts=document.get("foot_contacts"),
-                walked=document.get("walked"),
+                **{name: document.get(name) for name in measured},
             )
             for document in {document["seed"]: document for document in documents}.values()
         ]
@@ -293,15 +284,19 @@ class EpisodeStore:
         return counted["counters.deleted_transitions"] if done else 0
 
     async def _delete(self, run: str, keys: Sequence[str], counted: Mapping[str, int]) -> bool:
+        async def transaction(session: AsyncIOMotorClientSession) -> bool:
+            # The run's document first: whoever else writes to it, as somebody does twice a second, then waits for this
+            # instead of undoing it when all is deleted.
+            await self._runs.update_one({"_id": run}, {"$inc": dict(counted)}, session=session)
+            result = await self._episodes.delete_many({"_id": {"$in": keys}}, session=session)
+            if result.deleted_count != len(keys):
+                await session.abort_transaction()
+                return False
+            return True
+
         session = await self._client.start_session()
         try:
-            async with session.start_transaction():
-                result = await self._episodes.delete_many({"_id": {"$in": keys}}, session=session)
-                if result.deleted_count != len(keys):
-                    await session.abort_transaction()
-                    return False
-                await self._runs.update_one({"_id": run}, {"$inc": dict(counted)}, session=session)
-            return True
+            return bool(await session.with_transaction(transaction))  # tried again where another write was faster
         finally:
             await session.end_session()  # in a thread; leaving `async with session` would do it on the event loop
 
