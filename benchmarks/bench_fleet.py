@@ -2,9 +2,10 @@
 
 A thousand workers (the real client; a recorded walk of 300 steps, no simulator) wait for policies and post episodes,
 ever faster: every phase offers more episodes a second, until they are not acknowledged at the pace at which they are
-offered, or a policy poll that does not wait takes too long. The pace before that is the knee; four fifths of it are
-held for the rest of the time, with retention on. Then the store is asked for every episode that was acknowledged.
-Policies of the shipped size are published all the while.
+offered, or a policy poll that does not wait takes too long. The pace before that is the knee. Twice as much is offered
+then, so that posts are refused; after that four fifths of the knee are held for the rest of the time, with retention
+on: how long until the fleet has come back? Then the store is asked for every episode that was acknowledged. Policies of
+the shipped size are published all the while.
 
     python benchmarks/bench_fleet.py --minutes 10 --json fleet.json
 """
@@ -45,6 +46,17 @@ QUICK_POLLS = 0.99
 
 MAX_GROWTH = 0.1
 """Growth of the API's memory from the first third of the time at the held pace to the last."""
+
+OVERLOAD = 2.0
+"""Times the knee that is offered for a while."""
+
+RECOVERED_WINDOW_SECONDS = 10.0
+RECOVERED = 0.9
+"""The fleet has come back when for so long this share of what is offered is acknowledged, and nothing of it was refused
+before. (Episodes come at random: with fewer, no share near 1 could be told from 1.)"""
+
+RECOVERY_SECONDS = 60.0
+"""It has until then."""
 
 STEPS_PER_SECOND = 100
 """Of a worker, to say for how many the knee is enough."""
@@ -181,6 +193,8 @@ def bench(system: Served, options: argparse.Namespace) -> dict[str, Any]:
                 if orders.slow_polls.value - slow_polls > (1 - QUICK_POLLS) * (orders.polls.value - polls):
                     break
                 kept = pace
+            orders.pace.value = OVERLOAD * kept
+            overload = watch.span(options.phase_seconds, publisher.tick)
             orders.pace.value = 0.8 * kept
             memory: list[int] = []
 
@@ -188,13 +202,16 @@ def bench(system: Served, options: argparse.Namespace) -> dict[str, Any]:
                 publisher.tick()
                 memory.append(resident_bytes(system.api))
 
-            watch.span(options.phase_seconds / 3, publisher.tick)
+            back = watch.span(max(options.phase_seconds, RECOVERY_SECONDS), publisher.tick)
             probe = LagProbe(system)
             held = watch.span(max(options.phase_seconds, end - time.monotonic()), tick)
             event_loop = probe.read()
             orders.stop.set()
             journals = [queue.get(timeout=120) for _ in processes]
-        return _summary(system, client, journals, ramp, held, memory, publisher) | {"event_loop": event_loop}
+        summary = _summary(system, client, journals, ramp, held, memory, publisher)
+        recovery = _recovery_seconds(journals, back, 0.8 * kept)
+        after = {"overload": asdict(_phase(overload, journals)), "recovery_seconds": recovery}
+        return summary | after | {"event_loop": event_loop}
 
 
 def _inserted(system: Served) -> float:
@@ -253,6 +270,16 @@ def _phase(span: Span, journals: list[Journal]) -> Phase:
     )
 
 
+def _recovery_seconds(journals: list[Journal], back: Span, pace: float) -> float:
+    """From the end of the overload until the fleet has come back; all the time that was looked at where it has not."""
+    posts = [post for journal in journals for post in journal.posts if back.began < post.at <= back.ended]
+    for began in np.arange(back.began, back.ended - RECOVERED_WINDOW_SECONDS, 1.0):
+        window = [post for post in posts if began < post.at <= began + RECOVERED_WINDOW_SECONDS]
+        if len(window) >= RECOVERED * pace * RECOVERED_WINDOW_SECONDS and not any(post.refusals for post in window):
+            return float(began - back.began)
+    return back.ended - back.began
+
+
 def _gives_first(phase: Phase) -> str:
     """What was not kept in the last phase of the ramp, and what was used up in it."""
     if phase.kept:
@@ -283,7 +310,7 @@ def report(result: dict[str, Any], floors: list[Floor]) -> None:
     print(
         f"{'offered/s':>9} {'acked/s':>8} {'p50 ms':>8} {'p99 ms':>8} {'429s':>5} {'poll p99':>9} {'machine':>8}  cores"
     )
-    for phase in [*result["ramp"], result["held"]]:
+    for phase in [*result["ramp"], result["overload"], result["held"]]:
         cores = ", ".join(f"{name} {used:.2f}" for name, used in phase["cores"].items())
         print(
             f"{phase['offered_per_second']:>9.1f} {phase['acknowledged_per_second']:>8.1f} "
@@ -295,6 +322,7 @@ def report(result: dict[str, Any], floors: list[Floor]) -> None:
     print(
         f"knee: {result['knee_episodes_per_second']:.1f} episodes/s = {result['knee_workers']:.0f} workers at "
         f"{STEPS_PER_SECOND} steps/s; gives first: {result['gives_first']}\n"
+        f"after the overload the fleet has come back within {result['recovery_seconds']:.0f} s\n"
         f"event loop while it was held: {said(result['event_loop'])}\n"
         f"memory of the API: {result['memory_megabytes'][0]:.0f} to {result['memory_megabytes'][1]:.0f} MB\n"
         f"a new policy is with half of the workers after {spread['p50']:.2f} s, with all after "
@@ -311,6 +339,7 @@ def floors_of(result: dict[str, Any], workers: int) -> list[Floor]:
         Floor(f"{fleet}, acknowledged episodes that are lost", result["lost"], most=0),
         Floor(f"{fleet}, growth of the API's memory", result["memory_growth"], most=MAX_GROWTH),
         Floor(f"{fleet}, p99 of a policy poll, s", result["held"]["poll_p99_seconds"], most=SLOW_POLL_SECONDS),
+        Floor(f"{fleet}, coming back from twice the knee, s", result["recovery_seconds"], most=RECOVERY_SECONDS - 1),
         Floor(f"{fleet}, disk, MB", result["disk_megabytes"], most=DISK_BYTES / 1e6),
         Floor(f"{fleet}, requests that failed", len(result["failures"]), most=0),
     ]
