@@ -77,6 +77,7 @@ def test_replicas_share_episodes_limits_and_lease_whatever_the_clock_of_one_says
             assert fleet.lease("trainer-b").status_code == 409, f"the lease ended at {offset}"
             renewed = (fleet if number % 2 else other).lease(ttl_seconds=120)
             assert renewed.json()["epoch"] == epoch
+            assert [one.status()["lease"]["epoch"] for one in (fleet, other)] == [epoch] * 2, "it is shown as ended"
             assert fleet.publish(10 * number, epoch).status_code == 201
         time.sleep(7.0)  # longer than the interval of the searches that look back further
         assert counted() == expected
