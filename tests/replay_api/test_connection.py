@@ -11,6 +11,8 @@ from pydantic import SecretStr
 from pymongo import MongoClient, ReadPreference
 from pymongo.monitoring import CommandStartedEvent
 
+from gaitfleet.command.processes import free_port
+from replay_api.errors import UnavailableError
 from replay_api.main import create_app
 from replay_api.metrics import Metrics
 from replay_api.services import upkeep
@@ -85,3 +87,13 @@ async def told(api: httpx.AsyncClient, status: int, words: str) -> None:
             if answer.status_code == status and words in answer.json()["parts"]["database"]:
                 return
             await asyncio.sleep(0.05)
+
+
+async def test_a_database_that_is_away_is_counted_though_no_command_reaches_it() -> None:
+    metrics = Metrics()
+    address = f"mongodb://127.0.0.1:{free_port()}"
+    client = mongo.connect(Settings(authentication="none", mongodb_uri=address), metrics)
+    with pytest.raises(UnavailableError):
+        await mongo.ping(client["any"])
+    assert metrics.registry.get_sample_value("rl_mongo_errors_total", {"command": "heartbeat"})
+    client.close()

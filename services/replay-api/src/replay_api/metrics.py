@@ -136,7 +136,11 @@ class Metrics:
 
     def _build_storage(self) -> None:
         self.mongo_seconds = self._histogram("rl_mongo_command_duration_seconds", "MongoDB commands.", ["command"])
-        self.mongo_errors = self._counter("rl_mongo_errors_total", "MongoDB commands that failed.", ["command"])
+        self.mongo_errors = self._counter(
+            "rl_mongo_errors_total",
+            "MongoDB commands that failed; `heartbeat`: a server that does not answer at all.",
+            ["command"],
+        )
         self.mongo_checked_out = self._gauge("rl_mongo_pool_checked_out", "MongoDB connections in use.", [])
         self.s3_seconds = self._histogram("rl_s3_request_duration_seconds", "Checkpoint store requests.", ["op"])
         self.s3_bytes = self._counter("rl_s3_bytes_total", "Checkpoint store bytes.", ["direction"])

@@ -50,6 +50,22 @@ class _CommandMetrics(monitoring.CommandListener):
         self._metrics.mongo_errors.labels(event.command_name).inc()
 
 
+class _HeartbeatMetrics(monitoring.ServerHeartbeatListener):
+    """Counts servers that do not answer: no command is sent to them that could fail."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+
+    def started(self, event: monitoring.ServerHeartbeatStartedEvent) -> None:
+        pass
+
+    def succeeded(self, event: monitoring.ServerHeartbeatSucceededEvent) -> None:
+        pass
+
+    def failed(self, event: monitoring.ServerHeartbeatFailedEvent) -> None:
+        self._metrics.mongo_errors.labels("heartbeat").inc()
+
+
 class _PoolMetrics(monitoring.ConnectionPoolListener):
     """Connections checked out; the other events are of no interest here."""
 
@@ -97,7 +113,7 @@ def client_options(settings: Settings, metrics: Metrics) -> dict[str, Any]:
         "socketTimeoutMS": 8000,
         "waitQueueTimeoutMS": 3000,
         "maxPoolSize": 64,
-        "event_listeners": [_CommandMetrics(metrics), _PoolMetrics(metrics)],
+        "event_listeners": [_CommandMetrics(metrics), _HeartbeatMetrics(metrics), _PoolMetrics(metrics)],
     }
 
 
