@@ -24,6 +24,7 @@ from rollout.metrics import Metrics
 from rollout.outbox import Outbox
 from rollout.settings import RolloutSettings
 from rollout.spool import REJECTED_KEPT, Spool, reserve_episode_numbers
+from rollout.supervisor import Supervisor
 
 
 @pytest.fixture
@@ -251,6 +252,24 @@ def test_a_worker_whose_poster_ends_does_not_go_on(
     settings = RolloutSettings(run="test", replay_api_url=api.url, simulators=1, spool_dir=tmp_path)
     with pytest.raises(RuntimeError, match="posts episodes has ended"):
         serve(settings, StopSignal(), counting)
+
+
+def test_what_is_in_memory_is_kept_when_the_simulators_cannot_be_ended(
+    api: FakeApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run(supervisor: Supervisor, stop: StopSignal, check: object) -> None:
+        api.delay_seconds = 60.0
+        supervisor._outbox.submit("0198", b"an episode")
+
+    def broken(supervisor: Supervisor) -> None:
+        raise ValueError("a bug")
+
+    monkeypatch.setattr(Supervisor, "run", run)
+    monkeypatch.setattr(Supervisor, "close", broken)
+    settings = RolloutSettings(run="test", replay_api_url=api.url, spool_dir=tmp_path, stop_timeout_seconds=1.0)
+    with pytest.raises(ValueError, match="a bug"):
+        serve(settings, StopSignal(), counting)
+    assert [path.name for path in tmp_path.rglob("*.zst")] == ["0198.episode.zst"]
 
 
 def test_closing_does_not_wait_for_an_api_that_does_not_answer(api: FakeApi, tmp_path: Path) -> None:

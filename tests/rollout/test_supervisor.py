@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import time
 from pathlib import Path
 
@@ -82,6 +83,25 @@ def test_a_simulator_that_fails_again_and_again_is_started_less_and_less_often()
     assert scenario.play_until(lambda: scenario.supervisor.failures["reset"] >= 4) == []
     assert time.monotonic() - began > 1.0  # the second, third and fourth start waited half a second at least
     assert scenario.value("episodes_dropped_total", reason="empty") == 4
+
+
+def test_a_process_that_cannot_be_started_is_a_failed_simulator(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the system says at a limit of processes, or without memory."""
+
+    def refuse(*_: object) -> None:
+        raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+
+    monkeypatch.setattr("multiprocessing.util.spawnv_passfds", refuse)
+    scenario = Scenario()
+
+    def done() -> bool:
+        if scenario.supervisor.failures["startup"] == 2:
+            monkeypatch.undo()
+        return len(scenario.outbox.bodies) >= 1
+
+    assert scenario.play_until(done)
+    assert scenario.supervisor.failures == {"startup": 2}
+    assert scenario.value("sim_resets_total", reason="startup") == 2
 
 
 def test_a_process_is_replaced_after_its_share_of_episodes() -> None:

@@ -223,10 +223,12 @@ class Service:
         if self._policies is not None:
             self._policies.stop()
         try:
-            self._supervisor.drain(0.4 * allowed)
+            try:
+                self._supervisor.drain(0.4 * allowed)
+            finally:
+                self._supervisor.close()
         finally:
-            self._supervisor.close()
-        self._outbox.close(max(0.0, 0.85 * allowed - stop.seconds_since()))
+            self._outbox.close(max(0.0, 0.85 * allowed - stop.seconds_since()))
         self._metrics.drained(stop.seconds_since())
         self._reporter.leave(min(1.0, 0.1 * allowed))
         logger.info("stopped after %.1f s", stop.seconds_since())

@@ -96,17 +96,21 @@ class SimulatorSlot:
         return None if self._process is None else self._process.exitcode
 
     def start_if_due(self) -> None:
-        """Start a process, unless one is there or it is too early after failures."""
+        """Start a process, unless one is there or it is too early after failures.
+
+        Raises
+        ------
+        OSError
+            When the system has no room for another process. The slot is as before then.
+        """
         if self.state is not SlotState.WAITING or time.monotonic() < self._start_at:
             return
         ours, theirs = _SPAWN.Pipe()
         arguments = (theirs, self._block, self._specification, os.getpid())
-        name = f"simulator-{self.number}"
-        self._process = _SPAWN.Process(target=simulator_process.run, args=arguments, name=name)
-        with _environment(simulator_process.ONE_THREAD):
-            self._process.start()
-        theirs.close()
-        self.connection = ours
+        process = _SPAWN.Process(target=simulator_process.run, args=arguments, name=f"simulator-{self.number}")
+        with theirs, _environment(simulator_process.ONE_THREAD):
+            process.start()
+        self._process, self.connection = process, ours
         self.state = SlotState.STARTING
         self.episodes_of_process = 0
         self._policy_version = 0

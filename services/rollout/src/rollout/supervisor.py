@@ -115,8 +115,7 @@ class Supervisor:
         while not stop.is_set():
             check()
             self._renew()
-            for slot in self.slots:
-                slot.start_if_due()
+            self._start()
             self._assign()
             self._wait(TICK_SECONDS)
             self._look()
@@ -157,6 +156,13 @@ class Supervisor:
         """Kill every process, whatever it does."""
         for slot in self.slots:
             slot.end()
+
+    def _start(self) -> None:
+        for slot in self.slots:
+            try:
+                slot.start_if_due()
+            except OSError as error:
+                self._failed(slot, "startup", str(error))
 
     def _assign(self) -> None:
         for slot in self.slots:
