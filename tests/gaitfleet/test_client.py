@@ -86,7 +86,9 @@ def test_nobody_listening_is_an_error_of_the_tree() -> None:
         (problem(404, type=problems.RUN_NOT_FOUND), NotFoundError),
         (problem(409, detail="other bytes"), ConflictError),
         (problem(409, type=problems.LEASE_LOST), LeaseLostError),
+        (problem(400, detail="no HTTP"), RejectedError),
         (problem(413, detail="too large"), RejectedError),
+        (problem(415, detail="gzip"), RejectedError),
         (problem(422, detail="action[3,7] is -1", field="action[3,7]"), RejectedError),
     ],
 )
@@ -97,6 +99,12 @@ def test_a_refusal_is_raised_at_once_and_never_tried_again(
     with pytest.raises(kind):
         client.publish_checkpoint(1, 1, b"body")
     assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize("status", [405, 408, 421, 425])
+def test_what_a_proxy_says_is_no_verdict_on_the_request(server: Server, client: ReplayClient, status: int) -> None:
+    server.script = [(status, {}, b"<html>a page</html>"), GOOD]
+    assert client.limits().min_size == 10
 
 
 def test_posting_an_episode_is_tried_once_and_hands_on_retry_after(server: Server, client: ReplayClient) -> None:

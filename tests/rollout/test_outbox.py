@@ -155,9 +155,10 @@ def test_a_refused_episode_is_set_aside_and_never_sent_again(
     assert (tmp_path / "rejected" / f"{refused}.episode.zst").exists()
 
 
-def test_episodes_that_fail_each_time_do_not_keep_others_back(api: FakeApi, tmp_path: Path) -> None:
+@pytest.mark.parametrize("status", [500, 408])
+def test_episodes_that_fail_each_time_do_not_keep_others_back(api: FakeApi, tmp_path: Path, status: int) -> None:
     """As many as there are posters, failing for a reason that speaks of no fault of theirs."""
-    api.refuse = lambda episode: (500, {}) if episode.trajectory.reward[0] < 0 else None
+    api.refuse = lambda episode: (status, {}) if episode.trajectory.reward[0] < 0 else None
     sender = Sender(api, tmp_path, posters=1)
     (failing,) = sender.send(reward=-1.0)
     others = sender.send(3)

@@ -102,7 +102,7 @@ class ApiError(GaitfleetError):
 
 
 class ApiUnavailableError(ApiError):
-    """No answer, 5xx, or an answer that is no replay API's; the server may have said when to come back."""
+    """No answer, 5xx, or what no replay API answers (408, say); the server may have said when to come back."""
 
     def __init__(
         self, message: str, *, status: int = 0, problem: dict[str, Any] | None = None, retry_after_seconds: float = 0.0

@@ -22,6 +22,17 @@ from gaitfleet.problems import LEASE_LOST
 
 T = TypeVar("T")
 
+_KINDS: dict[int, type[ApiError]] = {
+    400: RejectedError,
+    401: ForbiddenError,
+    403: ForbiddenError,
+    404: NotFoundError,
+    409: ConflictError,
+    413: RejectedError,
+    415: RejectedError,
+    422: RejectedError,
+}
+
 
 def check(status: int, body: bytes | memoryview, retry_after: str | None, location: str | None) -> None:
     """Nothing for an answer of the API that is not an error; 304 is none.
@@ -66,17 +77,12 @@ def error_of(status: int, body: bytes, retry_after: str | None) -> ApiError:
     wait = _seconds(retry_after)
     if status == 429:
         return LimitedError(message, retry_after_seconds=1.0 if wait is None else wait, problem=problem)
-    if status >= 500:
-        return ApiUnavailableError(message, status=status, problem=problem, retry_after_seconds=wait or 0.0)
     if status == 409 and problem.get("type") == LEASE_LOST:
         return LeaseLostError(message, status=status, problem=problem)
-    kinds: dict[int, type[ApiError]] = {
-        401: ForbiddenError,
-        403: ForbiddenError,
-        404: NotFoundError,
-        409: ConflictError,
-    }
-    return kinds.get(status, RejectedError)(message, status=status, problem=problem)
+    kind = _KINDS.get(status)
+    if kind is None:  # 5xx, or what somebody between says: no verdict on what was sent
+        return ApiUnavailableError(message, status=status, problem=problem, retry_after_seconds=wait or 0.0)
+    return kind(message, status=status, problem=problem)
 
 
 def _problem(body: bytes) -> dict[str, Any]:
