@@ -90,6 +90,7 @@ def test_dockerfiles_are_clean() -> None:
     [
         (["--set", "rollout.replica=3"], "replica"),
         (["--set", "rollout.replicas=-1"], "minimum"),
+        (["--set", "rollout.spoolMaxBytes=0"], "spoolMaxBytes"),
         (["--set", "trainer.replicas=2"], "maximum"),
         (["--set", "evaluation.replicas=2"], "maximum"),
         (["--set", "run.name=Not_A_Label"], "run/name"),

@@ -27,6 +27,11 @@ def test_two_tokens_are_refused() -> None:
         RolloutSettings(run="walk", token="a", token_file=Path("b"))
 
 
+def test_a_spool_that_would_always_be_full_is_refused() -> None:
+    with pytest.raises(ValidationError, match="spool_max_bytes"):
+        RolloutSettings(run="walk", spool_max_bytes=0)
+
+
 @pytest.mark.parametrize("of", ["TOKEN", "TOKEN_FILE"])
 def test_a_token_that_cannot_be_sent_ends_it_and_is_not_shown(
     of: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -84,7 +84,7 @@ class RolloutSettings(BaseSettings):
     )
     spool_max_bytes: int = Field(
         default=512 << 20,
-        ge=0,
+        ge=1,
         description="Compressed bytes in the spool from which on the simulators pause; episodes under way still fit.",
     )
     posters: int = Field(default=2, ge=1, le=32, description="Threads that post episodes.")
