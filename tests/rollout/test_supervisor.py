@@ -142,12 +142,18 @@ def test_a_stop_does_not_wait_for_a_simulator_that_hangs(tmp_path: Path) -> None
     assert [(episode.metadata.ending_reason, episode.trajectory.steps) for episode in episodes] == [("preempted", 5)]
 
 
-def test_nothing_is_begun_while_the_outbox_is_full() -> None:
-    scenario = Scenario()
+def test_nothing_is_begun_while_the_outbox_is_full_and_the_metrics_tell_of_the_wait() -> None:
+    before = time.monotonic()
+    scenario = Scenario(simulators=2)
+    after = time.monotonic()
     scenario.outbox.accepting = False
-    slot = scenario.supervisor.slots[0]
-    idle = lambda: slot.state is SlotState.IDLE and time.monotonic() > slot.idle_since + 1.5  # noqa: E731
+
+    def idle() -> bool:
+        loaded = all(slot.state is SlotState.IDLE for slot in scenario.supervisor.slots)
+        return loaded and time.monotonic() > after + 1.5
+
     assert scenario.play_until(idle) == []
+    assert 2 * 1.5 < scenario.value("phase_seconds_total", phase="wait") < 2 * (time.monotonic() - before)
 
 
 @pytest.mark.parametrize(

@@ -71,7 +71,7 @@ class SimulatorSlot:
         self.state = SlotState.WAITING
         self.play: Play | None = None
         self.episodes_of_process = 0
-        self.idle_since = time.monotonic()
+        self._waiting_since = time.monotonic()
         self.connection: Connection | None = None
         self._block = SharedBlock(shape.nbytes)
         self.recording = Recording(self._block, shape)
@@ -150,9 +150,15 @@ class SimulatorSlot:
         self.play = None
         self.state = SlotState.IDLE
         self.episodes_of_process += 1
-        self.idle_since = time.monotonic()
+        self._waiting_since = time.monotonic()
         self._failures_in_a_row = 0
         self._backoff.reset()
+
+    def waited_seconds(self) -> float:
+        """For how long nothing has been played, counted from the last call."""
+        now = time.monotonic()
+        waited, self._waiting_since = now - self._waiting_since, now
+        return waited
 
     def silent_seconds(self) -> float:
         """For how long the process has shown no sign of life."""
@@ -198,8 +204,8 @@ class SimulatorSlot:
                 self._process.close()
         if self.connection is not None:
             self.connection.close()
-        if self.state is not SlotState.WAITING:
-            self.idle_since = time.monotonic()
+        if self.state is SlotState.PLAYING:
+            self._waiting_since = time.monotonic()
         self._process = self.connection = self.play = None
         self.state = SlotState.WAITING
 

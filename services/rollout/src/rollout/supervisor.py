@@ -116,6 +116,7 @@ class Supervisor:
             check()
             self._renew()
             self._start()
+            self._book_waiting()
             self._assign()
             self._wait(TICK_SECONDS)
             self._look()
@@ -164,6 +165,12 @@ class Supervisor:
             except OSError as error:
                 self._failed(slot, "startup", str(error))
 
+    def _book_waiting(self) -> None:
+        """At every tick and not when a wait ends: whoever looks at the metrics wants to know of one that lasts."""
+        for slot in self.slots:
+            if slot.state is not SlotState.PLAYING:
+                self._metrics.phase("wait", slot.waited_seconds())
+
     def _assign(self) -> None:
         for slot in self.slots:
             if slot.state is not SlotState.IDLE or slot.number in self._changes or not self._outbox.accepting:
@@ -171,7 +178,7 @@ class Supervisor:
             plan = self._schedule.next(slot.number)
             if plan is None:
                 return
-            self._metrics.phase("wait", time.monotonic() - slot.idle_since)
+            self._metrics.phase("wait", slot.waited_seconds())
             self.policy_version = 0 if plan.policy is None else plan.policy.version
             self._metrics.acting(self.policy_version)
             slot.assign(plan)
