@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from gaitfleet.episode import Episode, EpisodeMetadata, encode_episode
 from gaitfleet.identity import new_episode_id
 from gaitfleet.trajectory import Trajectory
 from rollout.connection import Connection
-from rollout.main import StopSignal, serve
+from rollout.main import RunReplacedError, StopSignal, serve
 from rollout.metrics import Metrics
 from rollout.outbox import Outbox
 from rollout.settings import RolloutSettings
@@ -253,6 +254,39 @@ def test_a_worker_whose_poster_ends_does_not_go_on(
     settings = RolloutSettings(run="test", replay_api_url=api.url, simulators=1, spool_dir=tmp_path)
     with pytest.raises(RuntimeError, match="posts episodes has ended"):
         serve(settings, StopSignal(), counting)
+
+
+def test_what_is_withheld_is_not_posted_and_stays_in_the_spool(api: FakeApi, tmp_path: Path) -> None:
+    sender = Sender(api, tmp_path)
+    sender.outbox.start()
+    sender.send(2)
+    api.wait_for(lambda _: sender.outbox.waiting == 0)
+    sender.outbox.withhold()
+    withheld = sender.send(3)
+    sender.outbox.close(5.0)
+    assert len(api.posts) == 2
+    assert Spool(tmp_path, 1 << 20).ids() == sorted(withheld)
+
+
+def test_nothing_of_the_former_run_is_posted_to_a_new_one_of_its_name(
+    api: FakeApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run(supervisor: Supervisor, stop: StopSignal, check: Callable[[], None]) -> None:
+        api.created_at = datetime.now(UTC)
+        while True:
+            check()
+            time.sleep(0.02)
+
+    def drain(supervisor: Supervisor, timeout_seconds: float) -> None:
+        supervisor._outbox.submit("0198", b"an episode")
+
+    monkeypatch.setattr("rollout.reporter.REPORT_SECONDS", 0.02)
+    monkeypatch.setattr(Supervisor, "run", run)
+    monkeypatch.setattr(Supervisor, "drain", drain)
+    settings = RolloutSettings(run="test", replay_api_url=api.url, simulators=1, spool_dir=tmp_path)
+    with pytest.raises(RunReplacedError):
+        serve(settings, StopSignal(), counting)
+    assert [path.name for path in tmp_path.glob("test/*/*.zst")] == ["0198.episode.zst"]
 
 
 def test_what_is_in_memory_is_kept_when_the_simulators_cannot_be_ended(

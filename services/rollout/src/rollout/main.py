@@ -255,6 +255,7 @@ class Service:
     def _look(self, run: RunDescription) -> None:
         if run.created_at != self._run.created_at:
             self._replaced_by = run
+            self._outbox.withhold()  # it would take them for its own
 
     def _production(self) -> tuple[SimulatorSpecification, Task, Recorder]:
         """What is played in the stage."""

@@ -79,7 +79,7 @@ class Outbox:
         self._backoff = Backoff()
         self._try_again_at = 0.0
         self._away = False
-        self._closing = False
+        self._closing = self._withheld = False
         self._threads = [threading.Thread(target=self._post, name=f"poster-{i}", daemon=True) for i in range(posters)]
 
     def start(self) -> None:
@@ -111,10 +111,16 @@ class Outbox:
             self._queue.append(parcel)
             self._changed.notify()
 
+    def withhold(self) -> None:
+        """Begin no post any more, because whoever would get it must not; `close` leaves all in the spool then."""
+        with self._changed:
+            self._withheld = True
+            self._changed.notify_all()
+
     def close(self, timeout_seconds: float) -> None:
         """Post what can be posted in this time, trying each episode once, and leave the rest in the spool."""
-        deadline = time.monotonic() + timeout_seconds
         with self._changed:
+            deadline = time.monotonic() + (0.0 if self._withheld else timeout_seconds)
             self._closing = True
             self._try_again_at = 0.0
             self._changed.notify_all()
@@ -157,9 +163,9 @@ class Outbox:
             self._metrics.spooled(len(self._spool))
 
     def _take(self) -> _Parcel | None:
-        """The next episode, once it may be tried; None when the outbox closes and nothing may be tried any more."""
+        """The next episode, once it may be tried; None when nothing may be tried any more."""
         with self._changed:
-            while True:
+            while not self._withheld:
                 pause = self._try_again_at - time.monotonic()
                 if self._queue and pause <= 0:
                     parcel = self._queue.popleft()
@@ -168,6 +174,7 @@ class Outbox:
                 if self._closing:
                     return None
                 self._changed.wait(pause if self._queue else None)
+            return None
 
     def _deliver(self, parcel: _Parcel, connection: Connection) -> None:
         frame = parcel.frame
