@@ -138,7 +138,13 @@ class Scenario:
 
     def value(self, name: str, **labels: str) -> float:
         """A metric."""
-        return (
-            self.metrics.registry.get_sample_value(f"rl_rollout_{name}", {"run_id": "test", "role": "train", **labels})
-            or 0.0
+        return self._sample(name, labels) or 0.0
+
+    def begins_at_zero(self, name: str, **labels: str) -> bool:
+        """Whether a counter is there before its first event."""
+        return self._sample(name, labels) == 0.0
+
+    def _sample(self, name: str, labels: dict[str, str]) -> float | None:
+        return self.metrics.registry.get_sample_value(
+            f"rl_rollout_{name}", {"run_id": "test", "role": "train", **labels}
         )

@@ -58,6 +58,7 @@ def test_two_simulators_play_different_episodes() -> None:
 )
 def test_a_failed_simulator_is_replaced_and_its_good_steps_are_kept(tmp_path: Path, how: str, kind: str) -> None:
     scenario = Scenario(make_environment=Misbehaving(how, tmp_path / "failed"), limits=LIMITS)
+    assert scenario.begins_at_zero("sim_resets_total", reason=kind)
     episodes = scenario.play_until(lambda: len(scenario.outbox.bodies) >= 2)
     partial, following = episodes[0], episodes[1]
     assert (partial.metadata.ending, partial.metadata.ending_reason) == ("truncated", "simulator_failure")
@@ -79,6 +80,7 @@ def test_partial_episodes_are_dropped_by_rule(tmp_path: Path) -> None:
 
 def test_a_simulator_that_fails_again_and_again_is_started_less_and_less_often() -> None:
     scenario = Scenario(make_environment=AlwaysFailing())
+    assert scenario.begins_at_zero("sim_resets_total", reason="reset")
     began = time.monotonic()
     assert scenario.play_until(lambda: scenario.supervisor.failures["reset"] >= 4) == []
     assert time.monotonic() - began > 1.0  # the second, third and fourth start waited half a second at least
@@ -93,6 +95,7 @@ def test_a_process_that_cannot_be_started_is_a_failed_simulator(monkeypatch: pyt
 
     monkeypatch.setattr("multiprocessing.util.spawnv_passfds", refuse)
     scenario = Scenario()
+    assert scenario.begins_at_zero("sim_resets_total", reason="startup")
 
     def done() -> bool:
         if scenario.supervisor.failures["startup"] == 2:

@@ -29,6 +29,12 @@ DROPPED = (
 )
 """Why an episode is dropped; the steps are known of the first three, which the supervisor drops."""
 
+REPLACED = (
+    *("episodes", "memory", "process_died", "step_timeout", "startup_timeout"),
+    *("startup", "reset", "integrator", "non_finite", "exception"),
+)
+"""Why a simulator process is replaced: what the supervisor sees, then what the process says itself."""
+
 RETURN_BUCKETS = (
     *(-5000.0, -2000.0, -1000.0, -500.0, -200.0, -100.0, -50.0, -20.0, -10.0, 0.0),
     *(10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0, 1500.0, 2000.0, 2500.0, 3000.0, 5000.0, 8000.0, 9000.0, 10000.0),
@@ -123,7 +129,7 @@ class Metrics:
             (self._retries, ("limited", "forbidden", "not_found", "unavailable", "error")),
             (self._dropped, DROPPED),
             (self._lost_steps, DROPPED[:3]),
-            (self._resets, ("episodes", "memory", "process_died", "step_timeout", "startup_timeout")),
+            (self._resets, REPLACED),
         ):
             for value in values:
                 counter.labels(*self._labels, value)
