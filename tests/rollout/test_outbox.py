@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -187,6 +188,14 @@ def test_a_damaged_file_is_set_aside(api: FakeApi, tmp_path: Path) -> None:
     assert len(api.bodies) == 1
     assert (tmp_path / "rejected" / "0198.json").exists()
     assert sender.value("episodes_dropped_total", reason="damaged") == 1
+
+
+def test_a_spool_that_is_removed_meanwhile_is_made_again(tmp_path: Path) -> None:
+    spool = Spool(tmp_path / "spool", 1 << 20)
+    for keep in (lambda: spool.put("0198", b"body"), lambda: spool.set_aside("0198", b"body", {})):
+        shutil.rmtree(tmp_path / "spool")
+        keep()
+        assert len(list(tmp_path.rglob("0198.episode.zst"))) == 1
 
 
 def test_a_full_spool_stops_the_simulators_and_loses_nothing(api: FakeApi, tmp_path: Path) -> None:

@@ -37,7 +37,7 @@ class Spool:
     Parameters
     ----------
     directory
-        Made when it is missing.
+        Made when it is missing, and again when it is removed meanwhile.
     max_bytes
         Compressed bytes beyond which the spool is `full`. It still takes what is given to it: the simulators must stop
         before, not lose what they have.
@@ -120,7 +120,7 @@ class Spool:
         frame
             None when only the file has it (and it may be damaged).
         """
-        self._rejected.mkdir(exist_ok=True)
+        self._rejected.mkdir(parents=True, exist_ok=True)
         if frame is None:
             self._path(episode_id).replace(self._rejected / f"{episode_id}{SUFFIX}")
         else:
@@ -149,7 +149,6 @@ def reserve_episode_numbers(directory: Path, worker: str) -> int:
     """
     path = directory / f"{worker}.next-episode"
     try:
-        directory.mkdir(parents=True, exist_ok=True)
         first = int(path.read_text(encoding="ascii")) if path.exists() else 0
         _write(path, str(first + NUMBERS_PER_START).encode())
     except (OSError, ValueError) as error:
@@ -161,6 +160,7 @@ def reserve_episode_numbers(directory: Path, worker: str) -> int:
 def _write(path: Path, content: bytes) -> None:
     """Write a file so that it is there whole, on disk, or not at all."""
     temporary = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_ident()}.tmp")
+    path.parent.mkdir(parents=True, exist_ok=True)  # whatever clears temporary files may have removed it
     try:
         with temporary.open("wb") as file:
             file.write(content)
