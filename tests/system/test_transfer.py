@@ -129,6 +129,27 @@ def test_an_export_goes_on_where_it_was_interrupted(fleet: Fleet, tmp_path: Path
     assert rows(directory).num_rows == 90
 
 
+def test_an_interrupt_while_a_row_group_is_written_writes_no_row_twice(
+    fleet: Fleet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Python raises what Ctrl-C asks for when the writer returns."""
+    write = pq.ParquetWriter.write_table
+
+    def interrupted(writer: pq.ParquetWriter, *arguments: Any, **named: Any) -> None:
+        monkeypatch.undo()
+        write(writer, *arguments, **named)
+        raise KeyboardInterrupt
+
+    for seed in range(2):
+        fleet.post(fleet.play(seed=seed))
+    monkeypatch.setattr("gaitfleet.transfer.tables.ROW_GROUP_STEPS", 60)
+    monkeypatch.setattr(pq.ParquetWriter, "write_table", interrupted)
+    forms = "export", fleet.run, "--output", tmp_path, "--url", fleet.url, "--parquet"
+    assert gaitfleet(*forms).exit_code != 0
+    assert "2 episodes" in gaitfleet(*forms).output
+    assert rows(tmp_path).num_rows == 60
+
+
 def test_two_exports_do_not_meet_in_one_directory(fleet: Fleet, tmp_path: Path) -> None:
     with only_one(tmp_path, "--output"):
         answer = gaitfleet("export", fleet.run, "--output", tmp_path, "--url", fleet.url, "--bodies")

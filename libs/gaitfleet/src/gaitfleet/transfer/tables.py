@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 from pydantic import AwareDatetime, BaseModel
 
 from gaitfleet.episode import Episode
+from gaitfleet.errors import GaitfleetError
 from gaitfleet.task.stages import tasks_by_stage
 from gaitfleet.timesteps import Timesteps
 from gaitfleet.transfer.directory import clear_unfinished, finish, unfinished
@@ -72,7 +73,9 @@ class ParquetExport:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if not isinstance(error, OSError):  # whatever else stopped the export, the episodes so far are whole
+        # gaitfleet's own errors come between two episodes. Ctrl-C, or any other, may come while rows are written, which
+        # must not be written twice: the part stays unfinished, and the next export removes it.
+        if error is None or isinstance(error, GaitfleetError):
             self._finish_part()
 
     def __contains__(self, episode_id: UUID) -> bool:
