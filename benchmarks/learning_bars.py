@@ -32,7 +32,7 @@ import yaml
 from provenance import commit
 
 from gaitfleet.client import ReplayClient
-from gaitfleet.command.learning_curve import LearningCurve, NoCurveError, read_curve
+from gaitfleet.command.learning_curve import LearningCurve, NoCurveError, read_curves
 from gaitfleet.command.plotting import plot_curves
 from gaitfleet.command.processes import free_port
 from gaitfleet.errors import ApiError
@@ -223,7 +223,8 @@ def learn(run: Run, directory: Path) -> dict[str, Any]:
             if inserted < run.length and task.judged == "last":
                 continue
             with contextlib.suppress(ApiError, NoCurveError):
-                curve = whole_evaluations(read_curve(fleet.client, run.name), run)
+                (whole,) = read_curves(fleet.client, run.name)  # no curriculum
+                curve = whole_evaluations(whole, run)
                 if decided(curve, run):
                     status = fleet.client.status()
                     break

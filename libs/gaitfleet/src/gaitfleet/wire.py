@@ -352,7 +352,7 @@ class RunStatus(Wire):
     at: AwareDatetime = Field(description="When this was taken.")
     stage: StageStatus | None = Field(default=None, description="Where it is in its curriculum; null without one.")
     episodes: dict[str, int] = Field(description="Episodes stored, by role.")
-    environment_steps: int = Field(description="Simulator steps stored, all roles.")
+    environment_steps: int = Field(description="Simulator steps stored so far, all roles; those deleted since count.")
     environment_steps_per_second: float = Field(description="Over the last minute, as the episodes were stored.")
     transitions_held: int = Field(description="Transitions ready to be sampled.")
     transitions_capacity: int = Field(description="Transitions that fit.")

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Annotated
 
@@ -13,7 +14,7 @@ import typer
 from rich.table import Table
 
 from gaitfleet.command.inspection import DEFAULT_URL, Json, Url, check_run, connected, print_table
-from gaitfleet.command.learning_curve import LearningCurve, band_of, read_curve
+from gaitfleet.command.learning_curve import LearningCurve, band_of, read_curves
 from gaitfleet.command.plotting import plot_curves
 
 
@@ -39,15 +40,23 @@ def compare(
     png: Annotated[Path, typer.Option(help="Where the plot goes.")] = Path("compare.png"),
     as_json: Json = False,
 ) -> None:
-    """Learning curves: evaluation scores by environment steps, with a band of one deviation over a group's runs."""
+    """Learning curves: evaluation scores by environment steps, with a band of one deviation over a group's runs.
+
+    A run with a curriculum has a curve for each stage, because their scores do not compare. Steps of training episodes
+    that `retention` has deleted count; policies that were evaluated before the oldest one left are left out.
+    """
     groups: dict[str, list[LearningCurve]] = {}
     with connected(url, runs[0]) as client:
         for run in runs:
             check_run(run)
         for run in runs:
             with client.of_run(run) as one:
-                groups.setdefault(group_of(run) if by_seed else run, []).append(read_curve(one, run))
+                for curve in read_curves(one, run):
+                    groups.setdefault(group_of(curve, by_seed=by_seed), []).append(curve)
         plot_curves(groups, png)
+    for curve in chain.from_iterable(groups.values()):
+        if curve.left_out:
+            typer.echo(f"gaitfleet compare: {_left_out(curve)}", err=True)
     rows = [summary(name, curves) for name, curves in groups.items()]
     if as_json:
         typer.echo(json.dumps([asdict(row) for row in rows], indent=2))
@@ -56,9 +65,10 @@ def compare(
         typer.echo(f"plot: {png}")
 
 
-def group_of(run: str) -> str:
-    """The run's name without a seed at its end."""
-    return re.sub(r"-seed\d+$", "", run)
+def group_of(curve: LearningCurve, *, by_seed: bool) -> str:
+    """The run's name, for groups by seed without the seed at its end, and the stage."""
+    name = re.sub(r"-seed\d+$", "", curve.run) if by_seed else curve.run
+    return f"{name}, {curve.stage}" if curve.stage else name
 
 
 def summary(name: str, curves: Sequence[LearningCurve]) -> Row:
@@ -73,6 +83,11 @@ def summary(name: str, curves: Sequence[LearningCurve]) -> Row:
         best=float(band.mean.max()),
         mean_over_steps=float(band.mean.mean()),
     )
+
+
+def _left_out(curve: LearningCurve) -> str:
+    policies = "1 policy was" if curve.left_out == 1 else f"{curve.left_out} policies were"
+    return f"{group_of(curve, by_seed=False)}: {policies} evaluated before the oldest training episode that is left"
 
 
 def _table(rows: Sequence[Row]) -> Table:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -17,12 +17,12 @@ GRID_POINTS = 200
 
 
 class NoCurveError(GaitfleetError):
-    """A run that has not been evaluated."""
+    """A run that has not been evaluated, or not since the oldest training episode that retention has left."""
 
 
 @dataclass(frozen=True)
 class LearningCurve:
-    """Scores of one run.
+    """Scores of one run in one stage of its curriculum: those of different stages do not compare.
 
     Parameters
     ----------
@@ -36,6 +36,11 @@ class LearningCurve:
         [N]. How many these were.
     policy_version
         [N]. Updates that the policy had.
+    stage
+        Its name; empty without a curriculum.
+    left_out
+        Policies that were evaluated before the oldest training episode that retention has left: after how many steps,
+        nobody knows any more.
     """
 
     run: str
@@ -43,45 +48,82 @@ class LearningCurve:
     score: Float64
     episodes: tuple[int, ...]
     policy_version: tuple[int, ...]
+    stage: str = ""
+    left_out: int = 0
 
 
-def read_curve(client: ReplayClient, run: str) -> LearningCurve:
-    """The curve of a run, from the summaries of all its episodes.
+def read_curves(client: ReplayClient, run: str) -> list[LearningCurve]:
+    """The curves of a run, one a stage, from the summaries of all its episodes.
 
     Raises
     ------
     NoCurveError
-        When it holds no evaluation episode.
+        When there is nothing to draw.
     """
-    return curve_of(run, client.every_episode())
+    status = client.status()  # counts what was deleted; asked first, so that it has what is deleted meanwhile, too
+    episodes = list(client.every_episode())
+    listed = sum(episode.steps for episode in episodes if episode.stored_at <= status.at)
+    return curves_of(run, episodes, deleted_steps=max(0, status.environment_steps - listed))
 
 
-def curve_of(run: str, episodes: Iterable[EpisodeSummary]) -> LearningCurve:
-    """The curve that these episodes, in any order, make.
+def curves_of(run: str, episodes: Iterable[EpisodeSummary], *, deleted_steps: int = 0) -> list[LearningCurve]:
+    """The curves that these episodes, in any order, make. Imported evaluations are of no policy of the run.
+
+    Parameters
+    ----------
+    deleted_steps
+        Simulator steps of the training episodes that retention has deleted: the oldest.
 
     Raises
     ------
     NoCurveError
-        When none of them is of role `evaluate`.
+        When there is nothing to draw.
     """
     steps = 0
-    began: dict[int, int] = {}
-    scores: dict[int, list[float]] = {}
+    stages: dict[str, dict[int, _Evaluation]] = {}
     for episode in sorted(episodes, key=lambda episode: (episode.stored_at, episode.episode_id)):
         if episode.role != "evaluate":
             steps += episode.steps
-            continue
-        began.setdefault(episode.policy_version, steps)
-        scores.setdefault(episode.policy_version, []).append(episode.simulator_return)
-    if not scores:
+        elif episode.origin is None:
+            of_stage = stages.setdefault(episode.stage, {})
+            evaluation = of_stage.setdefault(episode.policy_version, _Evaluation(steps))
+            evaluation.scores[episode.seed] = episode.simulator_return
+    if not stages:
         raise NoCurveError(f"run {run!r} has no evaluation episodes; was it played without an evaluator?")
-    versions = sorted(scores)
+    curves = [_curve(run, stage, evaluations, deleted_steps) for stage, evaluations in stages.items()]
+    curves = [curve for curve in curves if curve.policy_version]
+    if not curves:
+        raise NoCurveError(f"run {run!r} was not evaluated since the oldest training episode that retention has left")
+    return curves
+
+
+@dataclass(frozen=True, slots=True)
+class _Evaluation:
+    """Of a policy in a stage.
+
+    Parameters
+    ----------
+    listed_steps
+        Steps of the training episodes that were stored before it and are still there.
+    scores
+        By seed: an evaluator that was started again plays its seeds once more.
+    """
+
+    listed_steps: int
+    scores: dict[int, float] = field(default_factory=dict)
+
+
+def _curve(run: str, stage: str, evaluations: dict[int, _Evaluation], deleted_steps: int) -> LearningCurve:
+    """Of evaluations by policy, in the order in which they began."""
+    known = {version: one for version, one in evaluations.items() if one.listed_steps or not deleted_steps}
     return LearningCurve(
         run=run,
-        environment_steps=np.array([began[version] for version in versions], np.float64),
-        score=np.array([np.mean(scores[version]) for version in versions]),
-        episodes=tuple(len(scores[version]) for version in versions),
-        policy_version=tuple(versions),
+        environment_steps=np.array([one.listed_steps + deleted_steps for one in known.values()], np.float64),
+        score=np.array([np.mean(list(one.scores.values())) for one in known.values()], np.float64),
+        episodes=tuple(len(one.scores) for one in known.values()),
+        policy_version=tuple(known),
+        stage=stage,
+        left_out=len(evaluations) - len(known),
     )
 
 
