@@ -13,6 +13,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from gaitfleet.analysis.collect import collect
+from gaitfleet.analysis.tables import overview
 from gaitfleet.client import ReplayClient
 from gaitfleet.command import app
 from gaitfleet.command.processes import only_one
@@ -201,6 +202,19 @@ def test_an_analysis_holds_every_episode_against_the_task_of_its_stage(api: str)
             stored = Counter(finding.name for episode in client.every_episode() for finding in episode.findings)
     assert {name: one.episodes for name, one in found.items()} == stored
     assert "constant_columns" not in found
+
+
+def test_an_analysis_never_means_over_the_scores_of_two_stages(api: str) -> None:
+    """The last policy of a stage is evaluated once more in the next one."""
+    with Walk(api) as walk:
+        walk.publish_step(10)
+        assert [walk.evaluate(1.0, version=10, seed=seed) for seed in range(2)] == [201, 201]
+        assert walk.evaluate(1.0, version=10, stage="spatial") == 201
+        with ReplayClient(walk.url, run=walk.run) as client:
+            told = dict(overview(collect(client, episodes=10, history=10)))
+    assert "over 2 episodes" in told["evaluation of policy 10, planar"]
+    assert "over 1 episode" in told["evaluation of policy 10, spatial"]
+    assert told["best evaluation episode, planar"] != told["best evaluation episode, spatial"]
 
 
 def test_filters_choose_role_age_and_number(fleet: Fleet, tmp_path: Path) -> None:

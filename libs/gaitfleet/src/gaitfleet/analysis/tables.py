@@ -36,13 +36,8 @@ def overview(analysis: Analysis) -> list[tuple[str, str]]:
         ("history", f"{len(history):,} episodes ({_counts(roles)}), {first} to {last} UTC"),
         ("endings", _counts(endings)),
     ]
-    evaluated = [episode for episode in history if episode.role == "evaluate"]
-    if evaluated:
-        newest = max(episode.policy_version for episode in evaluated)
-        rows.append((f"evaluation of policy {newest:,}", _judged([e for e in evaluated if e.policy_version == newest])))
-        best = max(evaluated, key=lambda episode: episode.simulator_return)
-        score = f"{best.simulator_return:,.1f} in {best.steps} steps by policy {best.policy_version:,}"
-        rows.append(("best evaluation episode", f"{score}: {best.episode_id}"))
+    for stage in analysis.run.experiment.stage_names:  # scores of different stages do not compare
+        rows += _evaluations([e for e in history if e.role == "evaluate" and e.stage == stage], stage)
     rows.append(("read in full", f"{analysis.read:,} newest episodes, {analysis.simulated_rows:,} rows"))
     if analysis.walked is not None:
         rows.append(("of those walking", f"{analysis.walked:,}"))
@@ -56,6 +51,20 @@ def finding_rows(analysis: Analysis) -> list[FindingRow]:
         for name, found in analysis.findings.items()
     ]
     return sorted(rows, key=lambda row: (row.kind != "fault", -row.episodes))
+
+
+def _evaluations(episodes: list[EpisodeSummary], stage: str) -> list[tuple[str, str]]:
+    """The newest policy that was evaluated in a stage, and the best episode; nothing where none was."""
+    if not episodes:
+        return []
+    where = f", {stage}" if stage else ""
+    newest = max(episode.policy_version for episode in episodes)
+    best = max(episodes, key=lambda episode: episode.simulator_return)
+    score = f"{best.simulator_return:,.1f} in {best.steps} steps by policy {best.policy_version:,}"
+    return [
+        (f"evaluation of policy {newest:,}{where}", _judged([e for e in episodes if e.policy_version == newest])),
+        (f"best evaluation episode{where}", f"{score}: {best.episode_id}"),
+    ]
 
 
 def _judged(episodes: list[EpisodeSummary]) -> str:
