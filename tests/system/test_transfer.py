@@ -21,7 +21,8 @@ from gaitfleet.episode import Episode, content_digest, decode_episode, encode_ep
 from gaitfleet.task.prosthetics_layout import prosthetics_layout
 from tests.conftest import serve, settings_for
 from tests.replay_api.fleet import Fleet, experiment_of
-from tests.replay_api.test_curriculum import Walk
+from tests.replay_api.test_curriculum import STAGES, Walk, curriculum
+from tests.replay_api.test_forks import WALKER
 from tests.system.test_round_trip import STEPS, TASK, play
 
 
@@ -268,6 +269,35 @@ def test_the_rules_of_the_other_run_hold_for_imported_episodes(fleet: Fleet, els
         assert "their states are not the same" in answer.output
     again = gaitfleet("import", directory, "--url", fleet.url)
     assert again.output == f"run {fleet.run}: 0 episodes stored, 1 were there already, 0 refused\n"
+
+
+def test_episodes_of_a_stage_go_into_runs_without_a_curriculum_and_into_those_that_have_the_stage(
+    api: str, elsewhere: str, tmp_path: Path
+) -> None:
+    with Walk(api) as walk, Fleet(api, experiment_of(task=WALKER)) as plain:
+        episode = walk.episode("planar", seed=1)
+        assert walk.post(episode).status_code == 201
+        staged = exported(walk, tmp_path / "staged", "--bodies")
+        assert plain.post(plain.play(steps=30)).status_code == 201
+        unstaged = exported(plain, tmp_path / "unstaged", "--bodies")
+    for experiment, stage in ((walk.experiment, "planar"), (plain.experiment, "")):
+        with Fleet(elsewhere, experiment) as target:
+            for count in ("1 episodes stored, 0", "0 episodes stored, 1"):
+                answer = gaitfleet("import", staged, "--run", target.run, "--url", elsewhere)
+                assert answer.output == f"run {target.run}: {count} were there already, 0 refused\n"
+            with ReplayClient(elsewhere, run=target.run) as client:
+                (summary,) = client.every_episode()
+            assert (summary.episode_id, summary.stage) == (episode.metadata.episode_id, stage)
+    other = curriculum(STAGES[0] | {"name": "lunar"}, STAGES[1])
+    for directory, experiment, words in (
+        (unstaged, walk.experiment, "without a curriculum, the curriculum of run '{run}' has 'planar', 'spatial'"),
+        (staged, other, "in stage 'planar', the curriculum of run '{run}' has 'lunar', 'spatial'"),
+    ):
+        with Fleet(elsewhere, experiment) as target:
+            answer = gaitfleet("import", directory, "--run", target.run, "--url", elsewhere, "--keep-going")
+        assert answer.exit_code == 1
+        assert answer.output.count("\n") == 1  # not episode by episode
+        assert f"were played {words.format(run=target.run)}" in answer.output
 
 
 def test_who_is_asked_for_what_is_missing(fleet: Fleet, tmp_path: Path) -> None:

@@ -245,12 +245,17 @@ def _check_finite(name: str, array: Float32, column_name: Callable[[int], str]) 
         raise EpisodeError(message, field=f"{name}[{step},{column}]", reason="not_finite")
 
 
-def encode_for_run(body: bytes, run: str) -> bytes:
+def encode_for_run(body: bytes, run: str, *, curriculum: bool = False) -> bytes:
     """An episode's body as it is posted to a run: unchanged to its own; to another run under the same id, with its
     origin, and as of no policy, because that run's checkpoints are not those that acted.
 
     The same body gives the same bytes, so that importing an episode twice stores it once. An episode that was imported
     before keeps its first origin.
+
+    Parameters
+    ----------
+    curriculum
+        Whether that run has one. Its episodes name their stage; those of a run without one name none.
 
     Raises
     ------
@@ -264,7 +269,8 @@ def encode_for_run(body: bytes, run: str) -> bytes:
     origin = metadata.origin or EpisodeOrigin(
         run=metadata.run, policy_version=metadata.policy_version, digest=content_digest(body)
     )
-    changes = {"run": run, "policy_version": 0, "origin": origin}
+    stage = metadata.stage if curriculum else ""
+    changes = {"run": run, "policy_version": 0, "origin": origin, "stage": stage}
     return encode_episode(Episode(metadata.model_copy(update=changes), episode.trajectory))
 
 

@@ -20,7 +20,7 @@ from gaitfleet.errors import GaitfleetError, TransferError
 from gaitfleet.transfer.bodies import BodyExport, read_manifest
 from gaitfleet.transfer.directory import open_export, read_run
 from gaitfleet.transfer.exporting import Part, chosen_episodes, export_episode
-from gaitfleet.transfer.importing import check_layout, import_episodes
+from gaitfleet.transfer.importing import check_importable, import_episodes
 from gaitfleet.wire import RunDescription
 
 if TYPE_CHECKING:
@@ -86,11 +86,12 @@ def import_(
     """
     with _errors():
         source = read_run(directory)
-        if not read_manifest(directory):
+        episodes = read_manifest(directory)
+        if not episodes:
             raise TransferError(f"{directory} holds no bodies: export with --bodies")
         with connected(url, run or source.run) as client:
             target = client.create_run(source.experiment) if create else client.run()
-            check_layout(source, target)
+            check_importable(source, target, episodes)
             counts = _import(client, target, directory, keep_going)
     typer.echo(
         f"run {target.run}: {counts['stored']} episodes stored, {counts['there']} were there already, "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,7 +45,8 @@ def import_episodes(client: ReplayClient, target: RunDescription, directory: Pat
     """
     for summary in read_manifest(directory):
         try:
-            body = encode_for_run(read_body(directory, summary), target.run)
+            curriculum = target.experiment.curriculum is not None
+            body = encode_for_run(read_body(directory, summary), target.run, curriculum=curriculum)
             receipt = _post(client, body)
         except (TransferError, CodecError, RejectedError, ConflictError) as error:
             yield Imported(summary, stored=False, problem=str(error))
@@ -53,18 +54,26 @@ def import_episodes(client: ReplayClient, target: RunDescription, directory: Pat
             yield Imported(summary, stored=receipt.stored)
 
 
-def check_layout(source: RunDescription, target: RunDescription) -> None:
+def check_importable(source: RunDescription, target: RunDescription, episodes: Iterable[EpisodeSummary]) -> None:
     """Refuse at once what would be refused episode by episode.
 
     Raises
     ------
     TransferError
-        When the rows of one run are not those of the other.
+        When the rows of one run are not those of the other, or its curriculum has not the stages of the episodes.
     """
     if source.layout_hash != target.layout_hash:
         raise TransferError(
             f"the episodes of {source.run!r} have layout {source.layout_hash}, "
             f"run {target.run!r} has layout {target.layout_hash}: their states are not the same"
+        )
+    stages = target.experiment.stage_names
+    strange = sorted({episode.stage for episode in episodes} - {*stages})
+    if target.experiment.curriculum is not None and strange:
+        played = f"in stage {strange[0]!r}" if strange[0] else "without a curriculum"
+        raise TransferError(
+            f"episodes of {source.run!r} were played {played}, the curriculum of run {target.run!r} has "
+            f"{', '.join(map(repr, stages))}: an episode counts in the stage that it names"
         )
 
 
