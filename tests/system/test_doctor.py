@@ -15,11 +15,14 @@ from typer.testing import CliRunner
 
 from gaitfleet.command import app
 from gaitfleet.command.doctor import ask
+from gaitfleet.command.machine import data_directory
 from gaitfleet.command.processes import free_port
 from replay_api.settings import Settings
 from tests.conftest import serve
 
 TOKEN = "a-token-of-a-reader"
+
+NOBODY = 65534
 
 
 def doctor(*options: object) -> tuple[int, dict[str, dict[str, Any]]]:
@@ -44,6 +47,18 @@ def test_everything_that_the_system_needs_is_on_this_machine(api: str, tmp_path:
     assert "a second" in found["simulator, SemiExplicitEuler2 0.001"]["detail"]
     assert any(name.startswith("GPU") for name in found)
     assert list(tmp_path.iterdir()) == [], "it left something behind"
+
+
+def test_a_data_directory_where_this_user_may_not_look_is_a_finding(tmp_path: Path) -> None:
+    closed, user = tmp_path / "closed", os.geteuid()
+    closed.mkdir(mode=0)
+    if user == 0:
+        os.seteuid(NOBODY)  # root may look everywhere
+    try:
+        finding = data_directory(closed / "data")
+    finally:
+        os.seteuid(user)
+    assert (finding.outcome, finding.detail) == ("fail", f"{closed / 'data'}: Permission denied")
 
 
 def test_what_does_not_work_is_named_with_what_to_do(tmp_path: Path) -> None:
@@ -84,7 +99,7 @@ def test_a_token_that_the_api_does_not_know_is_told(settings: Settings, monkeypa
         monkeypatch.setenv("GAITFLEET_TOKEN", "another-token-of-nobody")
         assert doctor("--only", "api", "--url", url)[0] == 1
         monkeypatch.setenv("GAITFLEET_TOKEN", TOKEN)
-        status, found = doctor("--only", "api", "--url", url)
+        status, found = doctor("--only", "api", "--url", f"{url}/")  # the slash does no harm in any command
     assert status == 0
     assert "accepted" in found["token"]["detail"]
 

@@ -177,7 +177,7 @@ def _replay_api(options: Options) -> Iterator[Finding]:
         return
     try:
         answer = httpx.get(  # as `ReplayClient` asks: by no proxy
-            f"{url}/health/ready", timeout=10.0, trust_env=False, verify=httpx.create_ssl_context()
+            f"{url.rstrip('/')}/health/ready", timeout=10.0, trust_env=False, verify=httpx.create_ssl_context()
         )
         report = ReadinessReport.model_validate_json(answer.content)
     except (httpx.HTTPError, httpx.InvalidURL) as error:

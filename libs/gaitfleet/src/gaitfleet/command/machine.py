@@ -89,8 +89,9 @@ def data_directory(directory: Path) -> Finding:
 
 
 def nearest_directory(path: Path) -> Path:
-    """The path, or the nearest of its parents that exists."""
-    return next(parent for parent in (path.absolute(), *path.absolute().parents) if parent.exists())
+    """The path, or the nearest of its parents that is seen to exist."""
+    # not `Path.exists`, which raises where this user may not look
+    return next(parent for parent in (path.absolute(), *path.absolute().parents) if os.path.exists(parent))
 
 
 def port(number: int) -> Finding:
