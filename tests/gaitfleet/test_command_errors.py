@@ -89,6 +89,20 @@ def test_a_token_that_cannot_be_sent_is_not_shown(monkeypatch: pytest.MonkeyPatc
     assert line == "gaitfleet: GAITFLEET_TOKEN: the token is not one line of printable ASCII without white space within"
 
 
+@pytest.mark.parametrize(("written", "words"), [(None, "No such file or directory"), ("no certificate", "")])
+def test_authorities_that_cannot_be_read_are_named_with_their_variable(
+    written: str | None, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "authorities.pem"
+    if written is not None:
+        path.write_text(written)
+    monkeypatch.setenv("SSL_CERT_FILE", str(path))
+    expected = f"SSL_CERT_FILE is {str(path)!r}, which cannot be read as certificates: {words}"
+    url = f"http://127.0.0.1:{free_port()}"
+    assert said("status", "--url", url).startswith(f"gaitfleet: {expected}")
+    assert expected in said("doctor", "--only", "api", "--url", url)
+
+
 @pytest.mark.parametrize("url", ["foo", "127.0.0.1:8080", "ftp://here", "http://", "http://here:port"])
 def test_what_is_not_a_url_is_named_with_what_one_is_like(url: str) -> None:
     assert said("status", "--url", url).startswith(f"gaitfleet: no replay API at {url} (it must be like http://HOST")

@@ -216,6 +216,15 @@ def test_a_wrong_setting_ends_it_with_code_2(start: Start) -> None:
     assert b"GAITFLEET_ROLLOUT_SIMULATORS: " in errors
 
 
+def test_authorities_that_cannot_be_read_end_it_with_code_2(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", "/nowhere.pem")
+    process = start()
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert b"cannot work: SSL_CERT_FILE is '/nowhere.pem'" in errors
+    assert b"Traceback" not in errors
+
+
 def test_its_metrics_and_its_sign_of_life_can_be_read(api: FakeApi, start: Start, tmp_path: Path) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

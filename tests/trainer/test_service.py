@@ -290,6 +290,17 @@ def test_a_token_that_cannot_be_sent_ends_it_and_is_not_shown(
     assert TrainerSettings().read_token() is None
 
 
+def test_authorities_that_cannot_be_read_end_it_with_a_sentence(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", "/nowhere.pem")
+    settings = TrainerSettings(run="toy", device="cpu")
+    assert run(settings, threading.Event(), CollectorRegistry()) == ExitCode.MISCONFIGURED
+    assert caplog.messages == [
+        "stopping: SSL_CERT_FILE is '/nowhere.pem', which cannot be read as certificates: No such file or directory"
+    ]
+
+
 def test_a_wrong_setting_does_not_show_the_token(tmp_path: Any) -> None:
     with pytest.raises(ValidationError) as wrong:
         TrainerSettings(run="toy", token="secret", token_file=tmp_path)

@@ -12,6 +12,7 @@
     ├── PlaybackError            an episode that cannot be drawn: not a walker's, or meshes or packages are missing
     ├── AnalysisError            an analysis that cannot be written: packages are missing, or the disk refuses
     ├── TokenError               a bearer token that cannot be sent; never contains it
+    ├── CertificateError         authorities named by SSL_CERT_FILE or SSL_CERT_DIR that cannot be read
     └── ApiError                 the replay API could not or would not answer
         ├── ApiUnavailableError  no answer, 5xx, or an answer that is no replay API's, after all retries
         ├── NotFoundError        404: no such run, episode, checkpoint or policy
@@ -80,6 +81,10 @@ class AnalysisError(GaitfleetError):
 
 class TokenError(GaitfleetError, ValueError):
     """A bearer token that cannot be sent; the message does not contain it."""
+
+
+class CertificateError(GaitfleetError):
+    """Authorities named by `SSL_CERT_FILE` or `SSL_CERT_DIR` that cannot be read."""
 
 
 class ApiError(GaitfleetError):

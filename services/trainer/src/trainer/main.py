@@ -16,7 +16,7 @@ from prometheus_client import REGISTRY, CollectorRegistry, start_http_server
 from pydantic import ValidationError
 
 from gaitfleet.client import ReplayClient
-from gaitfleet.errors import ConflictError, ForbiddenError
+from gaitfleet.errors import CertificateError, ConflictError, ForbiddenError
 from gaitfleet.logs import configure_logging
 from gaitfleet.progress import ProgressFile
 from gaitfleet.service_settings import explain
@@ -79,7 +79,7 @@ def run(settings: TrainerSettings, stop: threading.Event, registry: CollectorReg
         return ExitCode.MISCONFIGURED
     try:
         _train(settings, device, clients, stop, registry)
-    except (ForbiddenError, CheckpointLostError, CheckpointMismatchError) as error:
+    except (CertificateError, ForbiddenError, CheckpointLostError, CheckpointMismatchError) as error:
         hint = "; is the token one of role trainer?" if isinstance(error, ForbiddenError) else ""
         logger.error("stopping: %s%s", error, hint)
         return ExitCode.MISCONFIGURED

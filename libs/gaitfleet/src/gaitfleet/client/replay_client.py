@@ -14,6 +14,7 @@ from pydantic import BaseModel, TypeAdapter
 from gaitfleet import codec, wire
 from gaitfleet.client.answers import check, parsed, stranger
 from gaitfleet.client.bulk import BulkAnswer, BulkConnection
+from gaitfleet.client.certificates import trusted_authorities
 from gaitfleet.client.retry import retried
 from gaitfleet.client.token import usable_token
 from gaitfleet.errors import ApiUnavailableError, LimitedError, NotFoundError
@@ -65,6 +66,8 @@ class ReplayClient:
     ------
     TokenError
         When the token cannot stand in an HTTP header.
+    CertificateError
+        When `SSL_CERT_FILE` or `SSL_CERT_DIR` cannot be read.
     """
 
     def __init__(
@@ -95,7 +98,7 @@ class ReplayClient:
             timeout=self._timeout,
             transport=transport,
             trust_env=False,  # no proxies: the bulk connection knows none, and both should go the same way
-            verify=httpx.create_ssl_context(),  # SSL_CERT_FILE and SSL_CERT_DIR still count
+            verify=trusted_authorities(),
         )
         self._bulk = BulkConnection(base_url, timeout_seconds=timeout_seconds)
         self._found_no_room = False  # the last post of an episode

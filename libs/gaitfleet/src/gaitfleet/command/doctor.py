@@ -20,11 +20,11 @@ import typer
 from pydantic import ValidationError
 
 from gaitfleet.checkup import Finding, absent, failed, first_line, passed
-from gaitfleet.client import ReplayClient
+from gaitfleet.client import ReplayClient, trusted_authorities
 from gaitfleet.command import machine
 from gaitfleet.command.fleet import start_database
 from gaitfleet.command.processes import ProcessFailedError
-from gaitfleet.errors import ApiError, ForbiddenError, TokenError
+from gaitfleet.errors import ApiError, CertificateError, ForbiddenError, TokenError
 from gaitfleet.wire import ReadinessReport
 
 CHECK_SECONDS = 90.0
@@ -177,9 +177,12 @@ def _replay_api(options: Options) -> Iterator[Finding]:
         return
     try:
         answer = httpx.get(  # as `ReplayClient` asks: by no proxy
-            f"{url.rstrip('/')}/health/ready", timeout=10.0, trust_env=False, verify=httpx.create_ssl_context()
+            f"{url.rstrip('/')}/health/ready", timeout=10.0, trust_env=False, verify=trusted_authorities()
         )
         report = ReadinessReport.model_validate_json(answer.content)
+    except CertificateError as error:
+        yield failed("replay API", str(error), "set the variable right, or to nothing")
+        return
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         yield failed("replay API", f"{url}: {first_line(error)}", "is it running, and is --url right?")
         return
