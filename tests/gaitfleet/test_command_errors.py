@@ -103,9 +103,29 @@ def test_authorities_that_cannot_be_read_are_named_with_their_variable(
     assert expected in said("doctor", "--only", "api", "--url", url)
 
 
-@pytest.mark.parametrize("url", ["foo", "127.0.0.1:8080", "ftp://here", "http://", "http://here:port"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "foo",
+        "127.0.0.1:8080",
+        "ftp://here",
+        "http://",
+        "http://here:port",
+        "http://here:99999",
+        "http://[::1",
+        "http://a..b",
+    ],
+)
 def test_what_is_not_a_url_is_named_with_what_one_is_like(url: str) -> None:
     assert said("status", "--url", url).startswith(f"gaitfleet: no replay API at {url} (it must be like http://HOST")
+
+
+@pytest.mark.parametrize(
+    "url", [" http://here", "http://here\n", "http://here :80", "http://h\x1b[1mere", "http://h\xa0re"]
+)
+def test_a_url_with_what_cannot_be_seen_is_shown_with_it(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GAITFLEET_URL", url)
+    assert said("status").startswith(f"gaitfleet: no replay API at {url!r} (it must be like http://HOST")
 
 
 @pytest.mark.parametrize(

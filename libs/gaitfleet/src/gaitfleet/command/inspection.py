@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from typing import Annotated
 from urllib.parse import urlsplit
 
+import httpx
 import typer
 from rich.console import Console
 from rich.table import Table
@@ -121,13 +122,14 @@ def check_run(run: str) -> None:
 
 
 def _check_url(url: str) -> None:
+    seen = url.isprintable() and " " not in url
     try:
-        parts = urlsplit(url)
-        usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
-    except ValueError:
+        parts, host = urlsplit(url), httpx.URL(url).host
+        usable = seen and parts.scheme in ("http", "https") and host.encode("idna") and parts.port != 0
+    except (ValueError, httpx.InvalidURL):
         usable = False
     if not usable:
-        raise GaitfleetError(_absent(url, "it must be like http://HOST:PORT"))
+        raise GaitfleetError(_absent(url if seen else repr(url), "it must be like http://HOST:PORT"))
 
 
 def _absent(url: str, reason: object) -> str:
