@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 from gaitfleet.command import app
 from gaitfleet.command.learning_curve import LearningCurve, band_of, curves_of
+from gaitfleet.command.plotting import plot_curves
 from gaitfleet.episode import Episode, encode_episode, encode_for_run
 from gaitfleet.wire import EpisodeSummary
 from tests.faults.observed import until
@@ -102,6 +103,15 @@ def test_a_curriculum_has_a_curve_for_each_stage(api: str, tmp_path: Path) -> No
         rows, _ = compared(walk, tmp_path)
     means = {f"{walk.run}, {stage}": (scores[stage, 0] + scores[stage, 1]) / 2 for stage in ("planar", "spatial")}
     assert {row["group"]: row["final"] for row in rows} == pytest.approx(means)
+
+
+@pytest.mark.parametrize("name", ["plot", "plot.csv"])
+def test_the_plot_is_a_png_under_the_name_that_was_given(name: str, tmp_path: Path) -> None:
+    curve = LearningCurve("a", np.array([0.0, 100.0]), np.array([0.0, 10.0]), (1, 1), (1, 2))
+    plot_curves({"a": [curve]}, tmp_path / name)
+    (written,) = tmp_path.iterdir()
+    assert written.name == name
+    assert written.read_bytes().startswith(b"\x89PNG")
 
 
 def test_a_run_without_evaluations_is_named(fleet: Fleet, tmp_path: Path) -> None:

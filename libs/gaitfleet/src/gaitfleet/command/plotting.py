@@ -35,7 +35,7 @@ def new_figure() -> tuple[Any, Any]:
 
 
 def save(figure: Any, path: Path) -> None:
-    """Write a figure as PNG.
+    """Write a figure as PNG, whatever the file is called.
 
     Raises
     ------
@@ -43,7 +43,7 @@ def save(figure: Any, path: Path) -> None:
         Naming the file, when it cannot be written.
     """
     try:
-        figure.savefig(path, dpi=120)
+        figure.savefig(path, format="png", dpi=120)
     except OSError as error:
         raise NoPlotError(f"{path}: {error.strerror}") from None
 
