@@ -38,6 +38,12 @@ def test_a_data_directory_that_cannot_be_used_is_named_with_the_option(tmp_path:
     assert line.endswith("; choose another with --data-dir")
 
 
+@pytest.mark.parametrize("name", ["exp[v2].yaml", "exp[/v2].yaml", "exp:x:.yaml"])
+def test_a_file_is_named_as_it_was_given(name: str) -> None:
+    """Not as markup of the terminal."""
+    assert said("up", "--experiment", name).startswith(f"gaitfleet up: {name}: ")
+
+
 @pytest.mark.parametrize(
     "arguments", [["status"], ["episodes", "--run", "walker"], ["play", EPISODE, "--run", "walker"]]
 )

@@ -77,7 +77,7 @@ def up(
     options = FleetOptions(
         run, data_dir, port, workers, evaluators, mongodb_uri, checkpoint_store, s3_endpoint_url, device
     )
-    console = Console(stderr=True, soft_wrap=True, highlight=False)
+    console = Console(stderr=True, soft_wrap=True, highlight=False, markup=False, emoji=False)
     try:
         chosen = None if experiment is None else read_experiment(experiment)
         with only_one(data_dir, "--data-dir"), _stop_signals() as stopping:
