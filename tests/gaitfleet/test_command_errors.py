@@ -134,6 +134,12 @@ def test_a_url_with_what_cannot_be_seen_is_shown_with_it(url: str, monkeypatch: 
     assert said("status").startswith(f"gaitfleet: no replay API at {url!r} (it must be like http://HOST")
 
 
+def test_nothing_is_started_for_what_cannot_be_the_id_of_a_run(tmp_path: Path) -> None:
+    line = said("up", "--run", "Bad Name", "--data-dir", tmp_path / "data", "--port", free_port())
+    assert line.startswith("gaitfleet up: 'Bad Name' cannot be the id of a run")
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize(
     "arguments",
     [

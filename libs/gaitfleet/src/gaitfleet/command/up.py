@@ -21,6 +21,7 @@ from rich.live import Live
 from gaitfleet.client import ReplayClient
 from gaitfleet.command.display import status_table
 from gaitfleet.command.fleet import Fleet, FleetOptions
+from gaitfleet.command.inspection import check_run
 from gaitfleet.command.processes import only_one
 from gaitfleet.errors import (
     ApiError,
@@ -79,6 +80,7 @@ def up(
     )
     console = Console(stderr=True, soft_wrap=True, highlight=False, markup=False, emoji=False)
     try:
+        check_run(run)
         chosen = None if experiment is None else read_experiment(experiment)
         with only_one(data_dir, "--data-dir"), _stop_signals() as stopping:
             _run_fleet(options, chosen, stop_after_episodes, stopping, console)
