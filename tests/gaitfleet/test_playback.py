@@ -224,8 +224,9 @@ def test_a_page_needs_no_network_and_takes_no_text_for_markup(episode: Episode, 
     assert "default-src 'none'" in text
 
 
-def test_an_mp4_has_the_size_and_the_length_of_the_episode(file: Path, tmp_path: Path) -> None:
-    mp4 = tmp_path / "episode.mp4"
+@pytest.mark.parametrize("name", ["episode.mp4", "episode"])
+def test_an_mp4_has_the_size_and_the_length_of_the_episode(name: str, file: Path, tmp_path: Path) -> None:
+    mp4 = tmp_path / name
     answer = play("--file", file, "--mp4", mp4, "--every", 2, "--speed", 0.5, "--width", 320)
     assert answer.exit_code == 0, answer.output
     film = imageio_ffmpeg.read_frames(str(mp4))

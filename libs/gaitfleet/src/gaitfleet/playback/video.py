@@ -69,7 +69,9 @@ def _palette(first: Image.Image, last: Image.Image) -> Image.Image:
 
 
 def write_mp4(path: Path, frames: Iterable[Image.Image], *, frame_seconds: float) -> int:
-    """Write an H.264 film and return its number of frames. The encoder is a process of its own.
+    """Write an H.264 film, MP4 whatever the file is called, and return its number of frames.
+
+    The encoder is a process of its own.
 
     Parameters
     ----------
@@ -88,7 +90,13 @@ def write_mp4(path: Path, frames: Iterable[Image.Image], *, frame_seconds: float
     if not os.access(path.parent, os.W_OK):  # the encoder's own answer is a page long
         raise PlaybackError(f"{path}: cannot write into {path.parent}")
     writer = imageio_ffmpeg.write_frames(
-        str(path), first.size, fps=1 / frame_seconds, codec="libx264", quality=8, macro_block_size=2
+        str(path),
+        first.size,
+        fps=1 / frame_seconds,
+        codec="libx264",
+        quality=8,
+        macro_block_size=2,
+        output_params=["-f", "mp4"],
     )
     count = 0
     try:
