@@ -20,7 +20,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner, Result
 
-from gaitfleet import experiments
+from gaitfleet import codec, experiments
 from gaitfleet.command import app
 from gaitfleet.episode import Episode, EpisodeMetadata, encode_episode
 from gaitfleet.errors import PlaybackError
@@ -243,6 +243,17 @@ def test_the_terms_of_an_experiment_can_be_shown(file: Path, episode: Episode, t
     assert play("--file", file, "--png", plain, "--width", 320).exit_code == 0
     assert play("--file", file, "--png", with_terms, "--width", 320, "--experiment", shaped).exit_code == 0
     assert plain.read_bytes() != with_terms.read_bytes()
+
+
+def test_a_compressed_file_as_spools_keep_them_is_drawn_too(file: Path, tmp_path: Path) -> None:
+    spooled, png, other = tmp_path / "x.episode.zst", tmp_path / "a.png", tmp_path / "b.png"
+    spooled.write_bytes(codec.compress(file.read_bytes()))
+    assert play("--file", file, "--png", png, "--width", 160).exit_code == 0
+    answer = play("--file", spooled, "--png", other, "--width", 160)
+    assert answer.exit_code == 0, answer.output
+    assert other.read_bytes() == png.read_bytes()
+    spooled.write_bytes(spooled.read_bytes()[:-9])
+    assert play("--file", spooled, "--png", other).output.startswith("gaitfleet: body is not a valid zstd frame: ")
 
 
 def test_what_is_missing_is_named(file: Path, tmp_path: Path) -> None:

@@ -215,6 +215,11 @@ def compress(body: bytes) -> bytes:
     return zstandard.ZstdCompressor(level=ZSTD_LEVEL).compress(body)
 
 
+def is_compressed(content: bytes) -> bool:
+    """Whether these bytes are a zstd frame and not a body: as a body's header they would be too long."""
+    return content.startswith(zstandard.FRAME_HEADER)
+
+
 def stated_bytes(frame: bytes) -> int:
     """Size of a frame's content as its header states it; 0 where it does not, and then `decompress` refuses it."""
     try:

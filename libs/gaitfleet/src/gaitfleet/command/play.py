@@ -11,6 +11,7 @@ from uuid import UUID
 
 import typer
 
+from gaitfleet import codec
 from gaitfleet.command.inspection import DEFAULT_URL, Run, Url, connected
 from gaitfleet.command.policy_episode import Chosen, choose, play_policy, simulator
 from gaitfleet.command.up import read_experiment
@@ -22,12 +23,17 @@ from gaitfleet.task import Task, make_task
 from gaitfleet.task.prosthetics_measures import STEP_SECONDS
 from gaitfleet.task.stages import tasks_by_stage
 
+MAX_EPISODE_BYTES = 1 << 30
+"""Decompressed size of a file: as much as a worker keeps."""
+
 
 def play(
     episode: Annotated[
         UUID | None, typer.Argument(help="Id of the episode, as `gaitfleet episodes --json` tells.")
     ] = None,
-    file: Annotated[Path | None, typer.Option(help="An episode's file instead of an id.")] = None,
+    file: Annotated[
+        Path | None, typer.Option(help="An episode's file instead of an id, also a compressed one of a spool.")
+    ] = None,
     policy: Annotated[
         str | None,
         typer.Option(
@@ -130,9 +136,12 @@ def _recorded(episode: UUID | None, file: Path | None, url: str, run: str | None
             return recorded, tasks_by_stage(client.run().experiment)[recorded.metadata.stage]
     if file is not None and episode is None:
         try:
-            return decode_episode(file.read_bytes()), None
+            content = file.read_bytes()
         except OSError as error:
             raise PlaybackError(f"{file}: {error.strerror}") from None
+        if codec.is_compressed(content):
+            content = codec.decompress(content, limit_bytes=MAX_EPISODE_BYTES)
+        return decode_episode(content), None
     raise PlaybackError("say which episode: its id, --file FILE, or --policy NAME, and only one of them")
 
 
