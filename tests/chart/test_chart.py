@@ -280,6 +280,16 @@ def test_the_default_experiment_is_the_shipped_one(render: Render) -> None:
     assert yaml.safe_load(render().one("ConfigMap", "run")["data"]["experiment.yaml"]) == shipped
 
 
+def test_the_default_run_takes_half_of_the_development_database_at_most(render: Render) -> None:
+    """1.3 KB a simulator step (benchmarks/results/start.json), twice until compacted; the rest is for evaluations."""
+    rendered = render()
+    experiment = yaml.safe_load(rendered.one("ConfigMap", "run")["data"]["experiment.yaml"])
+    steps = 4 * experiment["retention"]["max_transitions"]  # task.action.repeat, by default
+    volumes = rendered.one("StatefulSet", "database")["spec"]["template"]["spec"]["volumes"]
+    (limit,) = [volume["emptyDir"]["sizeLimit"] for volume in volumes if volume["name"] == "data"]
+    assert 2 * 1311 * steps <= quantity(limit) / 2
+
+
 def test_another_experiment_makes_another_job_and_restarts_nobody(render: Render) -> None:
     before, after = render(), render("--set-string", "run.experiment=seed: 1")
     assert before.all("Job")[0]["metadata"]["name"] != after.all("Job")[0]["metadata"]["name"]
