@@ -100,6 +100,7 @@ _EPOCHS = _times("rl_checkpoint_lease_epoch", "1x20 2x9 3x9 4x9 5x60", "1x20 2x9
 _STARVED = _times("rl_trainer_phase_seconds_total", "0+50x90", "0+6x90", phase="wait_batch")
 _NONFINITE = _times("rl_trainer_nonfinite_total", "0x50 1x30", "0x90")
 _API = namespaced("rl_build_info", "1x90", component="replay-api", version="1")
+_SIMULATORS = series("rl_rollout_simulators", "1x90", role="train")
 _READY = series("rl_replay_ready", "1x90")
 _STALE = _times("rl_checkpoint_published_timestamp_seconds", "600x90", "600+60x90")
 
@@ -114,6 +115,7 @@ CASES: dict[str, Case] = {
     "GaitfleetSpiOutOfBand": (_spi("0+640x90"), _spi("0+2500x90")),
     "GaitfleetTransitionsWasted": (_evicted("0+50x90"), _evicted("0+1x90")),
     "GaitfleetNoRollouts": (_workers("0x90"), _workers("2x90")),
+    "GaitfleetRunUnknown": ([_API, _SIMULATORS], [_API, _SIMULATORS, _READY]),
     "GaitfleetRolloutCrashLoop": (_resets("0+1x90"), _resets("0x90")),
     "GaitfleetPolicyLagHigh": (_lag("0+30x90"), _lag("0+60x90")),
     "GaitfleetTrainerMissing": ([_READY], [_READY, HELD]),
