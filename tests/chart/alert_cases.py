@@ -60,6 +60,11 @@ def _resets(failed: str) -> list[dict[str, str]]:
     ]
 
 
+def _rejected(*replicas: str) -> list[dict[str, str]]:
+    name = "rl_replay_rejected_episodes_total"
+    return [series(name, count, reason="schema", pod=f"replay-api-{n}") for n, count in enumerate(replicas)]
+
+
 def _limited(limited: str) -> list[dict[str, str]]:
     return [
         series("rl_replay_limited_requests_total", limited, reason="insert"),
@@ -95,7 +100,6 @@ def _workers(count: str) -> list[dict[str, str]]:
     ]
 
 
-_REJECTED = _times("rl_replay_rejected_episodes_total", "0x50 1x50", "7x90", reason="schema")
 _EPOCHS = _times("rl_checkpoint_lease_epoch", "1x20 2x9 3x9 4x9 5x60", "1x20 2x90")
 _STARVED = _times("rl_trainer_phase_seconds_total", "0+50x90", "0+6x90", phase="wait_batch")
 _NONFINITE = _times("rl_trainer_nonfinite_total", "0x50 1x30", "0x90")
@@ -110,7 +114,7 @@ CASES: dict[str, Case] = {
     "GaitfleetReplayApiOverloaded": (_posts("0+30x90", "0+6x90"), _posts("0+30x90", "0+27x90")),
     "GaitfleetMongoSlow": (_mongo("0+60x90", "0+10x90"), _mongo("0+60x90", "0+60x90")),
     "GaitfleetStoreErrors": (_store("0+6x90"), _store("0x90")),
-    "GaitfleetEpisodesRejected": ([_REJECTED[0]], [_REJECTED[1]]),
+    "GaitfleetEpisodesRejected": (_rejected("0x50 1x40", "20x90"), _rejected("30x50 stale", "20x90", "_x50 0x40")),
     "GaitfleetInsertsBlocked": (_limited("0+20x90"), _limited("0+1x90")),
     "GaitfleetSpiOutOfBand": (_spi("0+640x90"), _spi("0+2500x90")),
     "GaitfleetTransitionsWasted": (_evicted("0+50x90"), _evicted("0+1x90")),
