@@ -14,11 +14,15 @@ def _times(name: str, fires: str, silent: str, **labels: str) -> tuple[dict[str,
     return series(name, fires, **labels), series(name, silent, **labels)
 
 
-def _requests(failed: str) -> list[dict[str, str]]:
+def _requests(failed: str, route: str = "/v1/runs/{run}/batches", succeeded: str = "0+60x90") -> list[dict[str, str]]:
     return [
-        namespaced("rl_api_requests_total", "0+60x90", code="200"),
-        namespaced("rl_api_requests_total", failed, code="503"),
+        namespaced("rl_api_requests_total", succeeded, route=route, code="200"),
+        namespaced("rl_api_requests_total", failed, route=route, code="503"),
     ]
+
+
+def _ready(failed: str, succeeded: str) -> list[dict[str, str]]:
+    return _requests(failed, "/health/ready", succeeded)
 
 
 def _posts(refused: str, limited: str) -> list[dict[str, str]]:
@@ -110,7 +114,11 @@ _STALE = _times("rl_checkpoint_published_timestamp_seconds", "600x90", "600+60x9
 
 CASES: dict[str, Case] = {
     "GaitfleetReplayApiDown": ([HELD], [_API]),
-    "GaitfleetReplayApiErrorBudget": (_requests("0+30x90"), _requests("0+1x90")),
+    "GaitfleetReplayApiNotReady": (_ready("0x40 0+12x50", "0+12x40 480x50"), _ready("0+12x90", "0+12x90")),
+    "GaitfleetReplayApiErrorBudget": (
+        [*_requests("0+30x90"), *_ready("0x90", "0+900x90")],
+        [*_requests("0+1x90"), *_ready("0+900x90", "0x90")],
+    ),
     "GaitfleetReplayApiOverloaded": (_posts("0+30x90", "0+6x90"), _posts("0+30x90", "0+27x90")),
     "GaitfleetMongoSlow": (_mongo("0+60x90", "0+10x90"), _mongo("0+60x90", "0+60x90")),
     "GaitfleetStoreErrors": (_store("0+6x90"), _store("0x90")),
