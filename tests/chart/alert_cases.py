@@ -85,8 +85,9 @@ def _evicted(unsampled: str) -> list[dict[str, str]]:
 
 def _store(errors: str) -> list[dict[str, str]]:
     return [
-        namespaced("rl_s3_request_duration_seconds_count", "0+60x90", op="put"),
-        namespaced("rl_s3_errors_total", errors, op="put", code="SlowDown"),
+        namespaced("rl_s3_request_duration_seconds_count", "0+20x90", op="delete"),
+        namespaced("rl_s3_request_duration_seconds_count", "0+120x90", op="check"),
+        namespaced("rl_s3_errors_total", errors, op="delete", code="AccessDenied"),
     ]
 
 
@@ -121,7 +122,7 @@ CASES: dict[str, Case] = {
     ),
     "GaitfleetReplayApiOverloaded": (_posts("0+30x90", "0+6x90"), _posts("0+30x90", "0+27x90")),
     "GaitfleetMongoSlow": (_mongo("0+60x90", "0+10x90"), _mongo("0+60x90", "0+60x90")),
-    "GaitfleetStoreErrors": (_store("0+6x90"), _store("0x90")),
+    "GaitfleetStoreErrors": (_store("0+4x90"), _store("0x90")),
     "GaitfleetEpisodesRejected": (_rejected("0x50 1x40", "20x90"), _rejected("30x50 stale", "20x90", "_x50 0x40")),
     "GaitfleetInsertsBlocked": (_limited("0+20x90"), _limited("0+1x90")),
     "GaitfleetSpiOutOfBand": (_spi("0+640x90"), _spi("0+2500x90")),
