@@ -76,10 +76,12 @@ def _limited(limited: str) -> list[dict[str, str]]:
     ]
 
 
-def _evicted(unsampled: str) -> list[dict[str, str]]:
+def _evicted(*unsampled: str) -> list[dict[str, str]]:
+    evicted, never = "rl_replay_evicted_items_total", "rl_replay_evicted_unsampled_items_total"
+    pods = {f"replay-api-{n}": count for n, count in enumerate(unsampled)}
     return [
-        series("rl_replay_evicted_items_total", "0+100x90", reason="capacity"),
-        series("rl_replay_evicted_unsampled_items_total", unsampled),
+        *(series(evicted, "0+100x90", reason="capacity", pod=pod) for pod in pods),
+        *(series(never, count, pod=pod) for pod, count in pods.items()),
     ]
 
 
@@ -126,7 +128,7 @@ CASES: dict[str, Case] = {
     "GaitfleetEpisodesRejected": (_rejected("0x50 1x40", "20x90"), _rejected("30x50 stale", "20x90", "_x50 0x40")),
     "GaitfleetInsertsBlocked": (_limited("0+20x90"), _limited("0+1x90")),
     "GaitfleetSpiOutOfBand": (_spi("0+640x90"), _spi("0+2500x90")),
-    "GaitfleetTransitionsWasted": (_evicted("0+50x90"), _evicted("0+1x90")),
+    "GaitfleetTransitionsWasted": (_evicted("0+50x90", "0+100x90"), _evicted("0+1x90", "0+100x90")),
     "GaitfleetNoRollouts": (_workers("0x90"), _workers("2x90")),
     "GaitfleetRunUnknown": ([_API, _SIMULATORS], [_API, _SIMULATORS, _READY]),
     "GaitfleetRolloutCrashLoop": (_resets("0+1x90"), _resets("0x90")),
