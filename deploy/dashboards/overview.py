@@ -18,7 +18,8 @@ from deploy.dashboards.panels import (
 )
 
 TRAINING = f'{RUN}, role!="evaluate"'
-PODS = f"count by (namespace, component) (rl_build_info{{{HERE}}})"
+BUILDS = f"rl_build_info{{{HERE}}}"
+PODS = f"count by (namespace, component) ({BUILDS})"
 PRICES = f"max by (namespace, component) (rl_cost_price_dollars_per_hour{{{HERE}}})"
 COST = f"{PODS} * on (namespace, component) {PRICES}"
 """Dollars an hour by namespace and component."""
@@ -32,12 +33,14 @@ RATIO = (
 TARGET = f"max by (run_id) (rl_replay_spi_target_ratio{{{RUN}}})"
 CHECKPOINT_AGE = f"time() - max by (run_id) (rl_checkpoint_published_timestamp_seconds{{{RUN}}})"
 WORKER_TIME = f'{TRAINING}, phase!="post"'
-BY_PROCESS = f"* on (instance, job) group_left (component) rl_build_info{{{HERE}}}"
+BY_PROCESS = f"* on (instance, job) group_left (component) {BUILDS}"
 
 MARKS = (
     annotation("Trainer started", f"changes(rl_checkpoint_lease_epoch{{{RUN}}}[1m]) > 0", "orange"),
     annotation("New stage of the curriculum", f"changes(rl_curriculum_stage{{{RUN}}}[1m]) > 0", "green"),
-    annotation("New version", f"count by (version) (rl_build_info{{{HERE}}} unless rl_build_info offset 2m)", "purple"),
+    annotation(
+        "New version", f"count by (version) ({BUILDS}) unless count by (version) ({BUILDS} offset 2m)", "purple"
+    ),
 )
 
 _ANSWERS = Row(
@@ -172,7 +175,7 @@ _PROCESSES = Row(
         lines(
             "Processes",
             "Processes that are scraped, by component.",
-            (f"count by (component) (rl_build_info{{{HERE}}})", "{{component}}"),
+            (f"count by (component) ({BUILDS})", "{{component}}"),
             unit="none",
             minimum=0.0,
             decimals=0,

@@ -136,7 +136,7 @@ REPLAY_API = Dashboard(
                 ),
                 lines(
                     "Evicted",
-                    "Transitions per second that left the memory, that were never sampled, or left the database.",
+                    "Transitions per second that left any replica's memory, were never sampled, or left the database.",
                     (rate("rl_replay_evicted_items_total", RUN, "reason"), "evicted, {{reason}}"),
                     (rate("rl_replay_evicted_unsampled_items_total", RUN), "never sampled"),
                     (rate("rl_replay_retired_items_total", RUN), "deleted"),

@@ -147,6 +147,20 @@ def test_the_label_of_dashboards_can_be_another(render: Render) -> None:
     assert not any("grafana_dashboard" in item["metadata"]["labels"] for item in maps)
 
 
+def test_a_new_version_is_marked_and_one_more_pod_of_the_old_one_is_not(tmp_path: Path) -> None:
+    board = json.loads((CHART / "dashboards" / "overview.json").read_text(encoding="utf-8"))
+    (mark,) = [mark for mark in board["annotations"]["list"] if mark["name"] == "New version"]
+    pods = [
+        namespaced("rl_build_info", "1x30", component="rollout", version="1", pod="old"),
+        namespaced("rl_build_info", "_x10 1x20", component="rollout", version="1", pod="more"),
+        namespaced("rl_build_info", "_x20 1x10", component="rollout", version="2", pod="new"),
+    ]
+    marked: dict[str, list[dict[str, Any]]] = {"11m": [], "21m": [{"labels": '{version="2"}', "value": 1}]}
+    expression = mark["expr"].replace("$namespace", "gaitfleet")
+    queries = [{"expr": expression, "eval_time": at, "exp_samples": said} for at, said in marked.items()]
+    run_tests(tmp_path, [{"interval": "1m", "input_series": pods, "promql_expr_test": queries}])
+
+
 # --- cost and autoscaling ---------------------------------------------------------------------------------------------
 
 
