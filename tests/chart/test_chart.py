@@ -119,6 +119,22 @@ def test_an_install_that_does_not_say_where_to_store_is_refused_with_both_ways(h
     assert "--set database.enabled=true,bucket.enabled=true" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("arguments", "times"),
+    [
+        ([*values("external-mongo-s3"), "--set-string", "mongodb.database=1234,checkpoints.region=1234"], 2),
+        (["--set-string", "tokens.existingSecret=1234"], 6),
+        (["--set-string", "database.persistence.storageClassName=1234", "--set", "database.persistence.enabled=true"], 1),
+        (["--set-string", "trainer.runtimeClassName=1234,trainer.priorityClassName=1234"], 2),
+        ([*values("monitoring"), "--set-string", "rollout.autoscaling.authenticationRef=1234"], 1),
+    ],
+)
+def test_a_string_of_digits_stays_a_string(render: Render, arguments: list[str], times: int) -> None:
+    text = json.dumps(render(*arguments).objects)
+    assert text.count(': "1234"') == times
+    assert ": 1234" not in text
+
+
 # --- the services -----------------------------------------------------------------------------------------------------
 
 

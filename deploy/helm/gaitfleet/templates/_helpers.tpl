@@ -10,7 +10,7 @@
 {{/* Selector of one component; must never change. Call with (dict "root" $ "component" "rollout"). */}}
 {{- define "gaitfleet.selector" -}}
 app.kubernetes.io/name: {{ .root.Chart.Name }}
-app.kubernetes.io/instance: {{ .root.Release.Name }}
+app.kubernetes.io/instance: {{ .root.Release.Name | quote }}
 app.kubernetes.io/component: {{ .component }}
 {{- end -}}
 
@@ -114,7 +114,7 @@ imagePullSecrets:
 {{- define "gaitfleet.scheduling" -}}
 {{- range $field := list "nodeSelector" "affinity" "tolerations" "topologySpreadConstraints" "priorityClassName" }}
 {{- with index $ $field }}
-{{ $field }}:{{ if kindIs "string" . }} {{ . }}{{ else }}{{ toYaml . | nindent 2 }}{{ end }}
+{{ $field }}:{{ if kindIs "string" . }} {{ quote . }}{{ else }}{{ toYaml . | nindent 2 }}{{ end }}
 {{- end }}
 {{- end }}
 {{- end -}}
@@ -131,7 +131,7 @@ http://{{ include "gaitfleet.fullname" . }}-replay-api:{{ .Values.replayApi.serv
 {{- define "gaitfleet.tokenVolume" -}}
 name: token
 secret:
-  secretName: {{ include "gaitfleet.tokensSecret" .root }}
+  secretName: {{ include "gaitfleet.tokensSecret" .root | quote }}
   defaultMode: 0440
   items: [{key: {{ .role }}, path: token}]
 {{- end -}}

@@ -70,7 +70,7 @@ spec:
       spec:
         accessModes: [ReadWriteOnce]
         {{- with $values.persistence.storageClassName }}
-        storageClassName: {{ . }}
+        storageClassName: {{ . | quote }}
         {{- end }}
         resources: {requests: {storage: {{ $values.persistence.size }}}}
   {{- end }}
