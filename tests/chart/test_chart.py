@@ -124,7 +124,7 @@ def test_an_install_that_does_not_say_where_to_store_is_refused_with_both_ways(h
     [
         ([*values("external-mongo-s3"), "--set-string", "mongodb.database=1234,checkpoints.region=1234"], 2),
         (["--set-string", "tokens.existingSecret=1234"], 6),
-        (["--set-string", "database.persistence.storageClassName=1234", "--set", "database.persistence.enabled=true"], 1),
+        (["--set-json", 'database.persistence={"enabled": true, "storageClassName": "1234"}'], 1),
         (["--set-string", "trainer.runtimeClassName=1234,trainer.priorityClassName=1234"], 2),
         ([*values("monitoring"), "--set-string", "rollout.autoscaling.authenticationRef=1234"], 1),
     ],
@@ -363,13 +363,12 @@ def test_null_replicas_are_never_rendered(render: Render) -> None:
     assert "replicas" not in render(*values("gpu-spot")).one("Deployment", "rollout")["spec"]
 
 
-def test_no_budget_blocks_a_drain_unless_asked_for(render: Render) -> None:
-    assert not render().all("PodDisruptionBudget")
-
-
-def test_two_replay_apis_get_a_budget(render: Render) -> None:
-    budget = render("--set", "replayApi.replicas=2").one("PodDisruptionBudget", "replay-api")
-    assert budget["spec"]["maxUnavailable"] == 1
+def test_drains_take_replay_apis_one_by_one_and_wait_for_nothing_else(render: Render) -> None:
+    """However many `kubectl scale` has made; of a single one the budget lets go."""
+    (budget,) = render().all("PodDisruptionBudget")
+    assert budget["metadata"]["name"] == "gaitfleet-replay-api"
+    assert (budget["spec"]["maxUnavailable"], budget["spec"]["unhealthyPodEvictionPolicy"]) == (1, "AlwaysAllow")
+    assert not render("--set", "replayApi.pdb.enabled=false").all("PodDisruptionBudget")
 
 
 def test_monitoring_is_off_by_default(render: Render) -> None:

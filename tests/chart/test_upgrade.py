@@ -27,6 +27,7 @@ KINDS = {
     "apps/v1": ["Deployment", "StatefulSet"],
     "batch/v1": ["Job"],
     "networking.k8s.io/v1": ["NetworkPolicy"],
+    "policy/v1": ["PodDisruptionBudget"],
 }
 """What the chart makes by default; helm asks for the path of each."""
 
