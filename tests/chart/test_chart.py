@@ -306,6 +306,13 @@ def test_the_default_run_takes_half_of_the_development_database_at_most(render: 
     assert 2 * 1311 * steps <= quantity(limit) / 2
 
 
+def test_an_experiment_file_reaches_the_run_as_it_is(render: Render, tmp_path: Path) -> None:
+    text = '  # indented, "quoted" <and> with: {{ braces }}\ntask: {environment: "gymnasium:Pendulum-v1"}\n'
+    (tmp_path / "experiment.yaml").write_text(text)
+    rendered = render("--set-file", f"run.experiment={tmp_path / 'experiment.yaml'}")
+    assert rendered.one("ConfigMap", "run")["data"]["experiment.yaml"] == text
+
+
 def test_another_experiment_makes_another_job_and_restarts_nobody(render: Render) -> None:
     before, after = render(), render("--set-string", "run.experiment=seed: 1")
     assert before.all("Job")[0]["metadata"]["name"] != after.all("Job")[0]["metadata"]["name"]
