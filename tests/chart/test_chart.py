@@ -203,6 +203,12 @@ def test_a_larger_spool_gets_a_larger_volume(render: Render) -> None:
     assert spool["emptyDir"] == {"sizeLimit": "2304Mi"}
 
 
+def test_larger_rollouts_leave_the_evaluation_as_it_is(render: Render) -> None:
+    more = "rollout.spoolMaxBytes=2147483648,rollout.resources.limits.cpu=4,rollout.resources.requests.storage=1Gi"
+    evaluation = render("--set", more).one("Deployment", "evaluation")
+    assert evaluation == render().one("Deployment", "evaluation")
+
+
 def test_a_database_that_is_away_makes_the_api_unready_and_not_dead(render: Render) -> None:
     container = render().one("Deployment", "replay-api")["spec"]["template"]["spec"]["containers"][0]
     assert container["livenessProbe"]["httpGet"]["path"] == "/health/live"
