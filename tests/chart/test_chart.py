@@ -181,6 +181,11 @@ def test_all_services_work_on_one_run_through_one_api(render: Render) -> None:
         assert variables[f"{prefix}REPLAY_API_URL"] == "http://gaitfleet-replay-api:80"
 
 
+def test_a_trainer_sends_priorities_to_the_replica_that_it_samples_from(render: Render) -> None:
+    """Over other connections; indices of transitions are a replica's own."""
+    assert render().one("Service", "replay-api")["spec"]["sessionAffinity"] == "ClientIP"
+
+
 def test_rollouts_train_and_one_evaluates(render: Render) -> None:
     rendered = render()
     assert rendered.environment("Deployment", "rollout")["GAITFLEET_ROLLOUT_ROLE"] == "train"
