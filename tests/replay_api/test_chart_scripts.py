@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
@@ -27,18 +30,47 @@ def script(mongodb_uri: str, tmp_path: Path) -> Iterator[Script]:
     with serve(settings) as url:
 
         def run(name: str, experiment: Path = EXPERIMENTS / "prosthetics.yaml") -> subprocess.CompletedProcess[str]:
-            environment = {
-                "API_URL": url,
-                "RUN": "walker",
-                "TOKEN_FILE": str(tokens / "admin"),
-                "EXPERIMENT_FILE": str(experiment),
-                "WAIT_SECONDS": "10",
-                "PYTHONPATH": str(REPOSITORY / "libs" / "gaitfleet" / "src"),
-            }
-            command = [sys.executable, str(REPOSITORY / "deploy" / "helm" / "gaitfleet" / "files" / name)]
-            return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=60)
+            return run_script(name, url, tokens / "admin", experiment)
 
         yield run
+
+
+def run_script(
+    name: str, url: str, token: Path, experiment: Path, wait_seconds: int = 10
+) -> subprocess.CompletedProcess[str]:
+    environment = {
+        "API_URL": url,
+        "RUN": "walker",
+        "TOKEN_FILE": str(token),
+        "EXPERIMENT_FILE": str(experiment),
+        "WAIT_SECONDS": str(wait_seconds),
+        "PYTHONPATH": str(REPOSITORY / "libs" / "gaitfleet" / "src"),
+    }
+    command = [sys.executable, str(REPOSITORY / "deploy" / "helm" / "gaitfleet" / "files" / name)]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=60)
+
+
+@contextmanager
+def answering(*codes: int) -> Iterator[str]:
+    """The URL of an API that answers with one code after the other, then with the last one."""
+    left = list(codes)
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_PUT(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.send_response(left.pop(0) if len(left) > 1 else left[0])
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
 
 
 def test_the_run_is_created_once_and_never_changed(script: Script) -> None:
@@ -55,6 +87,24 @@ def test_a_wrong_experiment_is_refused_with_its_key(script: Script, tmp_path: Pa
     done = script("create_run.py", tmp_path / "wrong.yaml")
     assert done.returncode == 2
     assert "min_sise" in done.stdout
+
+
+@pytest.mark.parametrize("first", [401, 422])
+def test_a_replica_that_is_being_replaced_refuses_nothing_for_good(tmp_path: Path, first: int) -> None:
+    """During an upgrade: it does not know the new token, or a key of the experiment that came with the new version."""
+    (tmp_path / "token").write_text("a-token")
+    with answering(first, 201) as url:
+        done = run_script("create_run.py", url, tmp_path / "token", EXPERIMENTS / "prosthetics.yaml")
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(("last", "code"), [(422, 2), (503, 1)])
+def test_the_job_ends_for_good_when_it_is_still_refused_in_the_end(tmp_path: Path, last: int, code: int) -> None:
+    (tmp_path / "token").write_text("a-token")
+    with answering(last) as url:
+        done = run_script("create_run.py", url, tmp_path / "token", EXPERIMENTS / "prosthetics.yaml", wait_seconds=0)
+    assert done.returncode == code
+    assert f"{last}: " in done.stdout
 
 
 def test_the_smoke_test_passes_and_can_be_repeated(script: Script) -> None:

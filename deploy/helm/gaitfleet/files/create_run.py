@@ -1,6 +1,8 @@
 """Creates the run from its experiment file, or finds it there. Runs in the image of the replay API, as a Job.
 
 Exit codes: 0 done; 1 the API did not answer in time (the Job tries again); 2 trying again would not help.
+Refusals, but that of a run with another experiment, count only when time is up: until then they may be those of a
+replica of the former version, which an upgrade is replacing.
 """
 
 import json
@@ -40,14 +42,12 @@ def main() -> int:
                 print(said)
                 print("The run exists with another experiment. Choose another run.name, or give it its own experiment.")
                 return 2
-            if error.code < 500 and error.code != 429:
-                print(said)
-                return 2
+            refused = error.code < 500 and error.code != 429
         except OSError as error:
-            said = str(error)
+            said, refused = str(error), False
         print(f"waiting for the replay API: {said}", flush=True)
         if time.monotonic() > deadline:
-            return 1
+            return 2 if refused else 1
         time.sleep(3)
 
 
