@@ -34,6 +34,8 @@ ENV PATH=/opt/venv/bin:$PATH PYTHONPATH=/opt/code PYTHONDONTWRITEBYTECODE=1 PYTH
     GAITFLEET_ROLLOUT_METRICS_PORT=9090
 COPY --from=dependencies /opt/venv /opt/venv
 COPY --from=code /opt/code /opt/code
+# Owned by the user, so that a fresh named volume of Docker is, too.
+RUN mkdir -p /var/spool/gaitfleet && chown 10003:10003 /var/spool/gaitfleet
 WORKDIR /tmp
 USER 10003:10003
 EXPOSE 9090

@@ -108,6 +108,17 @@ def test_a_third_rollout_joins(composition: Composition) -> None:
     assert len({item.worker for item in composition.wait_for_status(lambda _: True, "a status", 30).workers}) >= 4
 
 
+@pytest.mark.parametrize("service", ["rollout", "evaluation"])
+def test_a_killed_worker_keeps_its_spool(composition: Composition, service: str) -> None:
+    spool = composition.services["rollout"]["environment"]["GAITFLEET_ROLLOUT_SPOOL_DIR"]
+    (container, *_) = composition.containers(service)
+    docker("exec", container, "touch", f"{spool}/{service}")
+    composition.kill(container)
+    composition.restart(container)
+    composition.wait_until_healthy(container)
+    assert service in docker("exec", container, "ls", spool).split()
+
+
 @pytest.mark.parametrize("service", ["rollout", "evaluation", "trainer", "replay-api", "database"])
 def test_it_stops_in_time_when_it_is_asked_to(composition: Composition, service: str) -> None:
     """Asked by SIGTERM, which the first process of a container ignores unless it says otherwise."""
