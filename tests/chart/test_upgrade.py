@@ -4,6 +4,7 @@ what the templates do with an answer."""
 from __future__ import annotations
 
 import json
+import subprocess
 import threading
 from base64 import b64encode
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.chart.conftest import CHART, Helm, Rendered, with_storage
+from tests.chart.conftest import CHART, Helm, Manifest, Rendered, with_storage
 
 pytestmark = pytest.mark.chart
 
@@ -76,7 +77,24 @@ class Cluster:
             "spec": {"replicas": live},
         }
 
+    def stateful_set(self, made: Manifest) -> None:
+        annotations = made["metadata"].get("annotations", {})
+        self.objects[f"{APPS}/statefulsets/{made['metadata']['name']}"] = made | {
+            "metadata": owned(made["metadata"]["name"], annotations)
+        }
+
     def render(self, *arguments: str) -> Rendered:
+        done = self._template(*arguments)
+        assert done.returncode == 0, done.stderr
+        return Rendered(done.stdout)
+
+    def refusal(self, *arguments: str) -> str:
+        """Why the chart does not render."""
+        done = self._template(*arguments)
+        assert done.returncode != 0, "rendered, but should have been refused"
+        return done.stderr
+
+    def _template(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         connection = [
             "--dry-run=server",
             "--disable-openapi-validation",
@@ -85,9 +103,7 @@ class Cluster:
             "--namespace",
             "default",
         ]
-        done = self._helm.run("template", "gaitfleet", str(CHART), *connection, *with_storage(arguments))
-        assert done.returncode == 0, done.stderr
-        return Rendered(done.stdout)
+        return self._helm.run("template", "gaitfleet", str(CHART), *connection, *with_storage(arguments))
 
 
 @pytest.fixture
@@ -154,3 +170,26 @@ def test_tokens_are_kept(cluster: Cluster) -> None:
     rendered = cluster.render().one("Secret", "tokens")["data"]
     assert data.items() <= rendered.items()
     assert rendered["reader"], "a role that the old Secret lacks gets a token"
+
+
+CLAIM = ("--set", "database.persistence.enabled=true")
+
+
+@pytest.mark.parametrize(
+    ("made_with", "asked_for"),
+    [((), CLAIM), (CLAIM, ()), (CLAIM, (*CLAIM, "--set", "database.persistence.size=20Gi"))],
+)
+def test_other_claims_than_those_there_are_refused_with_what_to_do(
+    cluster: Cluster, made_with: tuple[str, ...], asked_for: tuple[str, ...]
+) -> None:
+    """Kubernetes would refuse them, too, with a list of the fields that may change."""
+    cluster.stateful_set(cluster.render(*made_with).one("StatefulSet", "database"))
+    assert cluster.render(*made_with).one("StatefulSet", "database")
+    said = cluster.refusal(*asked_for)
+    assert "database.persistence cannot change" in said
+    assert "delete statefulset gaitfleet-database" in said
+
+
+def test_the_limit_of_an_empty_directory_may_change(cluster: Cluster) -> None:
+    cluster.stateful_set(cluster.render().one("StatefulSet", "database"))
+    assert cluster.render("--set", "database.persistence.size=20Gi").one("StatefulSet", "database")

@@ -6,12 +6,23 @@ Call with (dict "root" $ "component" "database" "port" 27017 "user" 10004 "conta
 {{- $name := printf "%s-%s" (include "gaitfleet.fullname" .root) .component }}
 {{- $values := index .root.Values .component }}
 {{- $selector := include "gaitfleet.selector" . }}
+{{- $claim := ternary (printf "%s %s" $values.persistence.size $values.persistence.storageClassName | trim) "" $values.persistence.enabled }}
+{{- with lookup "apps/v1" "StatefulSet" .root.Release.Namespace $name }}
+{{- $was := ternary (dig "metadata" "annotations" "gaitfleet/claim" $claim .) "" (not (empty .spec.volumeClaimTemplates)) }}
+{{- if ne $was $claim }}
+{{- $made := ternary "without a claim" (printf "with a claim of %s" $was) (empty $was) }}
+{{- $said := "%s.persistence cannot change while the StatefulSet is there, made %s: set it back, or first `kubectl -n %s delete statefulset %s` (an emptyDir loses its data then; a claim keeps them, and its size)" }}
+{{- fail (printf $said $.component $made $.root.Release.Namespace $name) }}
+{{- end }}
+{{- end }}
 apiVersion: apps/v1
 kind: StatefulSet
 metadata:
   name: {{ $name }}
   labels:
     {{- include "gaitfleet.labels" . | nindent 4 }}
+  annotations:
+    gaitfleet/claim: {{ $claim | quote }}  # what an upgrade compares; an API server writes sizes in a way of its own
 spec:
   replicas: 1
   serviceName: {{ $name }}
