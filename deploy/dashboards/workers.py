@@ -15,7 +15,7 @@ ROLLOUT = Dashboard(
                 lines(
                     "Workers",
                     "Workers that the replay API heard of in the last half minute.",
-                    (f"max by (role) (rl_replay_workers{{{RUN}}})", "{{role}}"),
+                    (f"sum by (role) (rl_replay_workers{{{RUN}}})", "{{role}}"),
                     unit="none",
                     minimum=0.0,
                     decimals=0,

@@ -77,7 +77,7 @@ class Fleet:
                 "inserted": self.inserted,
                 "sampled": self.sampled,
                 "simulated": self.simulated,
-                "workers": active,
+                "workers": self.workers,  # scraped from their start on
                 "waited": self.waited if demand else None,
                 "held": 1.0 if demand else None,
             }

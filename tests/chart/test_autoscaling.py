@@ -31,6 +31,13 @@ def exported(fleet: Fleet, key: str) -> str:
     return " ".join("_" if value is None else repr(value) for value in values)
 
 
+def scraped(fleet: Fleet) -> list[dict[str, str]]:
+    """A series for every worker that there was."""
+    sizes = [sample["workers"] or 0 for sample in fleet.history]
+    pods = {f"rollout-{n}": ["1" if n < size else "stale" for size in sizes] for n in range(int(max(sizes)))}
+    return [series("rl_rollout_simulators", " ".join(values), role="train", pod=pod) for pod, values in pods.items()]
+
+
 def turns(sizes: list[int]) -> int:
     """How often the number of workers changes its direction."""
     steps = [b - a for a, b in pairwise(sizes) if a != b]
@@ -88,13 +95,13 @@ def test_prometheus_computes_the_same_number(scaled_object: dict[str, Any], tmp_
         fleet.scale(min(12, max(1, int(wanted[now]))), now)
     given = [
         series("rl_replay_spi_target_ratio", f"100x{len(fleet.history)}"),
+        *scraped(fleet),
         *(
             series(name, exported(fleet, key), **labels)
             for name, key, labels in (
                 ("rl_replay_inserted_items_total", "inserted", {}),
                 ("rl_replay_sampled_items_total", "sampled", {}),
                 ("rl_rollout_phase_seconds_total", "simulated", {"role": "train", "phase": "simulate"}),
-                ("rl_replay_workers", "workers", {"role": "train"}),
                 ("rl_trainer_phase_seconds_total", "waited", {"phase": "wait_batch"}),
                 ("rl_trainer_lease_held", "held", {}),
             )

@@ -216,7 +216,7 @@ def _desired(tmp_path: Path, given: list[dict[str, str]], expected: float) -> No
 
 TARGET = series("rl_replay_spi_target_ratio", "100x60")
 HELD = series("rl_trainer_lease_held", "1x60")
-WORKERS = series("rl_replay_workers", "2x60", role="train")
+WORKERS = [series("rl_rollout_simulators", "4x60", role="train", pod=f"rollout-{n}") for n in range(2)]
 SLOW = [
     # two workers insert 1/s each, the trainer samples 200/s and waits three quarters of its time: it could take 800/s
     series("rl_replay_inserted_items_total", "0+120x60"),
@@ -227,17 +227,17 @@ SLOW = [
 
 
 def test_as_many_workers_are_wanted_as_the_trainer_can_use(tmp_path: Path) -> None:
-    _desired(tmp_path, [TARGET, HELD, WORKERS, *SLOW], 8)
+    _desired(tmp_path, [TARGET, HELD, *WORKERS, *SLOW], 8)
 
 
-def test_workers_that_two_replicas_have_heard_of_are_counted_once(tmp_path: Path) -> None:
-    heard = [series("rl_replay_workers", "2x60", role="train", pod=pod) for pod in ("replay-api-0", "replay-api-1")]
-    _desired(tmp_path, [TARGET, HELD, *heard, *SLOW], 8)
+def test_whichever_replica_of_the_api_hears_of_a_worker_it_is_counted_once(tmp_path: Path) -> None:
+    heard = [series("rl_replay_workers", "1x60", role="train", pod=f"replay-api-{n}") for n in range(2)]
+    _desired(tmp_path, [TARGET, HELD, *WORKERS, *heard, *SLOW], 8)
 
 
 def test_while_the_replay_fills_the_number_of_workers_stays(tmp_path: Path) -> None:
-    _desired(tmp_path, [TARGET, HELD, WORKERS, series("rl_replay_sampled_items_total", "0x60")], 2)
+    _desired(tmp_path, [TARGET, HELD, *WORKERS, series("rl_replay_sampled_items_total", "0x60")], 2)
 
 
 def test_without_a_trainer_no_worker_is_wanted(tmp_path: Path) -> None:
-    _desired(tmp_path, [TARGET, WORKERS, series("rl_replay_sampled_items_total", "0x60")], 0)
+    _desired(tmp_path, [TARGET, *WORKERS, series("rl_replay_sampled_items_total", "0x60")], 0)
