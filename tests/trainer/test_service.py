@@ -39,7 +39,8 @@ class Trainer:
     def __init__(self, api: StubReplayApi, **settings: Any) -> None:
         self.stop = threading.Event()
         self.registry = CollectorRegistry()
-        self._settings = TrainerSettings(replay_api_url=api.url, run="toy", threads=1, lease_ttl_seconds=3, **settings)
+        here = {"replay_api_url": api.url, "run": "toy", "threads": 1, "lease_ttl_seconds": 3}
+        self._settings = TrainerSettings(**(here | settings))
         self._code: ExitCode | None = None
         self._thread = threading.Thread(target=self._run)
         self._thread.start()
@@ -123,7 +124,7 @@ def test_it_stops_with_code_3_when_another_takes_the_lease() -> None:
 
 def test_a_fenced_publication_stops_it_before_the_lease_is_renewed() -> None:
     with serving(checkpoints={"every_updates": 20}) as api:
-        trainer = Trainer(api)
+        trainer = Trainer(api, lease_ttl_seconds=600)
         api.wait_for(lambda api: len(api.checkpoints) >= 1)
         api.epoch += 1
         assert trainer.ended() is ExitCode.LEASE_LOST
