@@ -41,6 +41,8 @@ class StubReplayApi:
         While set, every request gets 503.
     holder
         Who holds the lease.
+    leased
+        Times that it was granted or renewed.
     lost
         So many more requests for the newest checkpoint do not find it, though it was published.
     others
@@ -56,6 +58,7 @@ class StubReplayApi:
     epoch: int = 0
     stage: int = 0
     sampled: int = 0
+    leased: int = 0
     released: list[int] = field(default_factory=list)
     checkpoints: dict[int, bytes] = field(default_factory=dict)
     lost: int = 0
@@ -130,6 +133,7 @@ class StubReplayApi:
                 return _problem(409, LEASE_LOST)
             if self.holder is None:
                 self.holder, self.epoch = request.holder, self.epoch + 1
+            self.leased += 1
         if request.progress is not None:
             self.progress.append(request.progress)
         expires = datetime.now(UTC) + timedelta(seconds=request.ttl_seconds)

@@ -147,6 +147,19 @@ def test_the_trainer_publishes_it_before_it_learns_and_then_resumes_its_own() ->
         assert decode_checkpoint(api.checkpoints[max(api.checkpoints)]).counters["warm_start"]["run"] == "elder"
 
 
+def test_a_trainer_that_waits_for_it_keeps_its_lease_and_leaves_when_another_holds_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("trainer.startup.RETRY_SECONDS", 0.1)
+    with serving(**WARM) as api:
+        trainer = Trainer(api)
+        api.wait_for(lambda api: api.leased >= 3, 10.0)
+        assert api.sampled == 0
+        api.give_lease_to("another")
+        assert trainer.ended() is ExitCode.LEASE_LOST
+        assert api.holder == "another"
+
+
 def test_its_publication_is_tried_again_while_there_is_nothing_to_learn_from_and_never_by_a_successor(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -12,7 +12,6 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from gaitfleet.errors import LeaseLostError
 from gaitfleet.wire import TrainerProgress
 from trainer.agent import Agent
 from trainer.feed import POLL_SECONDS, BatchFeed, HostBatch
@@ -99,8 +98,7 @@ class Learner:
         """
         while not stop.is_set():
             beat()
-            if self._lease.lost.is_set():
-                raise LeaseLostError("another trainer holds the run")
+            self._lease.check()
             if self._lease.stage != self._agent.stage:
                 logger.info("stage %d of the curriculum has begun", self._lease.stage)
                 self._agent.enter(self._lease.stage)

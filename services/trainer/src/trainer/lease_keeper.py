@@ -45,8 +45,9 @@ class LeaseKeeper:
         self._stage = 0
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
-        self.lost = threading.Event()
-        """Set once another trainer holds the run."""
+        self._lost = threading.Event()
+        self.progress: Callable[[], TrainerProgress | None] = lambda: None
+        """What is reported with each renewal; nothing before learning begins."""
 
     @property
     def epoch(self) -> int:
@@ -77,17 +78,28 @@ class LeaseKeeper:
                 return True
         return False
 
-    def start(self, progress: Callable[[], TrainerProgress]) -> None:
-        """Renew from now on, reporting `progress` each time."""
-        self._thread = threading.Thread(target=self._renew, args=(progress,), name="lease-keeper", daemon=True)
+    def start(self) -> None:
+        """Renew from now on."""
+        self._thread = threading.Thread(target=self._renew, name="lease-keeper", daemon=True)
         self._thread.start()
+
+    def check(self) -> None:
+        """Raise when the lease is gone.
+
+        Raises
+        ------
+        LeaseLostError
+            When another trainer holds the run.
+        """
+        if self._lost.is_set():
+            raise LeaseLostError("another trainer holds the run")
 
     def stop(self, timeout_seconds: float = 1.0) -> None:
         """Stop renewing and give the lease back, so that a successor need not wait for its end."""
         self._stopping.set()
         if self._thread is not None:
             self._thread.join(timeout_seconds)
-        if self._epoch == 0 or self.lost.is_set() or (self._thread is not None and self._thread.is_alive()):
+        if self._epoch == 0 or self._lost.is_set() or (self._thread is not None and self._thread.is_alive()):
             return  # it ends by itself
         try:
             self._client.release_lease(self._epoch)
@@ -97,10 +109,12 @@ class LeaseKeeper:
         self._metrics.lease_held.set(0)
         self._client.close()
 
-    def _renew(self, progress: Callable[[], TrainerProgress]) -> None:
+    def _renew(self) -> None:
         while not self._stopping.wait(self._ttl_seconds / 3):
             try:
-                lease = self._client.acquire_lease(self._holder, ttl_seconds=self._ttl_seconds, progress=progress())
+                lease = self._client.acquire_lease(
+                    self._holder, ttl_seconds=self._ttl_seconds, progress=self.progress()
+                )
             except LeaseLostError as error:
                 return self._lose(str(error))
             except Exception as error:
@@ -114,4 +128,4 @@ class LeaseKeeper:
     def _lose(self, reason: str) -> None:
         logger.error("the lease is lost: %s", reason)
         self._metrics.lease_held.set(0)
-        self.lost.set()
+        self._lost.set()

@@ -135,8 +135,9 @@ def _train(
     )
     try:
         if description is not None and lease.acquire(stop):
+            lease.start()  # what comes before the first update may take longer than the lease lasts
             agent = Agent(description, device, bf16=settings.bf16)
-            resume(agent, control, stop)
+            resume(agent, control, lease, stop)
             control.close()
             checkpoints, origin = description.experiment.checkpoints, description.experiment.warm_start
             schedule = PublicationSchedule(
@@ -144,7 +145,7 @@ def _train(
             )
             if origin is not None and agent.updates == 0:
                 with clients.make(timeout_seconds=30.0, attempts=1, run=origin.run) as source:
-                    warm_start(agent, origin, source, stop)
+                    warm_start(agent, origin, source, lease, stop)
                 schedule.published_at = -math.inf  # due at once, and until it has succeeded
             if not stop.is_set():
                 _learn(settings, description, agent, schedule, lease, clients, metrics, stop, progress.beat)
@@ -183,7 +184,7 @@ def _learn(
         priorities=priorities,
         metrics=metrics,
     )
-    lease.start(learner.progress)
+    lease.progress = learner.progress
     if priorities is not None:
         priorities.start()
     feed.start()

@@ -14,6 +14,7 @@ from gaitfleet.errors import ApiUnavailableError, GaitfleetError, LimitedError, 
 from gaitfleet.problems import CHECKPOINT_NOT_FOUND
 from gaitfleet.wire import RunDescription
 from trainer.agent import Agent
+from trainer.lease_keeper import LeaseKeeper
 
 logger = logging.getLogger(__name__)
 
@@ -44,13 +45,15 @@ def wait_for_run(client: ReplayClient, stop: threading.Event) -> RunDescription 
     return _patiently(client.run, stop, what="the run")
 
 
-def resume(agent: Agent, client: ReplayClient, stop: threading.Event) -> None:
+def resume(agent: Agent, client: ReplayClient, lease: LeaseKeeper, stop: threading.Event) -> None:
     """Go on from the newest checkpoint, if there is one. The lease must be held, or another could publish meanwhile.
 
     An older one would not do: nothing is published below the head, so workers without a policy would wait meanwhile.
 
     Raises
     ------
+    LeaseLostError
+        When another trainer holds the run.
     CodecError, CheckpointMismatchError
         When that checkpoint cannot be used.
     CheckpointLostError
@@ -59,6 +62,7 @@ def resume(agent: Agent, client: ReplayClient, stop: threading.Event) -> None:
     found = _patiently(
         lambda: (client.download_checkpoint("newest"),),
         stop,
+        check=lease.check,
         what="the newest checkpoint",
         lost=(
             "the database knows of it, the checkpoint store has it not. Name the right store to the replay API, or "
@@ -75,7 +79,9 @@ def resume(agent: Agent, client: ReplayClient, stop: threading.Event) -> None:
     logger.info("resumed from step %d", agent.updates)
 
 
-def warm_start(agent: Agent, settings: WarmStartSettings, source: ReplayClient, stop: threading.Event) -> None:
+def warm_start(
+    agent: Agent, settings: WarmStartSettings, source: ReplayClient, lease: LeaseKeeper, stop: threading.Event
+) -> None:
     """Begin with a checkpoint of another run, as soon as there is one.
 
     Parameters
@@ -85,6 +91,8 @@ def warm_start(agent: Agent, settings: WarmStartSettings, source: ReplayClient, 
 
     Raises
     ------
+    LeaseLostError
+        When another trainer holds the run meanwhile.
     CodecError, CheckpointMismatchError
         When that checkpoint cannot be used.
     CheckpointLostError
@@ -100,15 +108,23 @@ def warm_start(agent: Agent, settings: WarmStartSettings, source: ReplayClient, 
         return body
 
     lost = "it was thinned out, or the checkpoint store has lost it. Create a run with another warm_start"
-    body = _patiently(download, stop, what=what, lost=lost)
+    body = _patiently(download, stop, check=lease.check, what=what, lost=lost)
     if body is not None:
         agent.warm_start(body, optimizers=settings.optimizers)
         logger.info("warm start from %s", what, extra=agent.origin)
 
 
-def _patiently(call: Callable[[], T], stop: threading.Event, *, what: str, lost: str = "") -> T | None:
+def _patiently(
+    call: Callable[[], T],
+    stop: threading.Event,
+    *,
+    what: str,
+    lost: str = "",
+    check: Callable[[], None] = lambda: None,
+) -> T | None:
     reminded_at, not_there = -REMIND_SECONDS, 0
     while not stop.is_set():
+        check()
         try:
             return call()
         except (ApiUnavailableError, NotFoundError, LimitedError) as error:
