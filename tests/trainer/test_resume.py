@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
+import numpy as np
 import pytest
 import torch
 
 from gaitfleet.checkpoint import decode_checkpoint
 from tests.trainer.toys import describe, noise_transitions, small_agent, small_experiment
 from trainer.agent import Agent
-from trainer.snapshot import CheckpointMismatchError, NonFiniteError, capture
+from trainer.snapshot import CheckpointMismatchError, NonFiniteError, capture, restore
 
 CATEGORICAL = {"critic_bins": 11, "reward_scaling": True}
 
@@ -36,6 +39,26 @@ def test_resumed_learning_equals_uninterrupted_learning_bit_for_bit(
         second.learn(noise_transitions(number))
 
     assert second.snapshot().encode() == uninterrupted.snapshot().encode()
+
+
+def test_random_numbers_of_another_kind_of_device_go_on_with_a_stream_that_was_not_used_yet() -> None:
+    """A GPU's state is its seed and an offset; the seed alone would begin the stream of the run's first update."""
+
+    @dataclass
+    class State:
+        generator: torch.Generator
+
+    def numbers(state: bytes) -> list[float]:
+        restored = State(torch.Generator())
+        restore(restored, "x", {"x/generator": np.frombuffer(state, np.uint8)}, {})
+        return torch.randn(4, generator=restored.generator).tolist()
+
+    seed = small_experiment().seed
+    later, much_later = (np.array([seed, offset], np.int64).tobytes() for offset in (4096, 8192))
+    streams = [torch.randn(4, generator=torch.Generator().manual_seed(seed)).tolist(), numbers(later)]
+    assert numbers(later) == streams[1]
+    assert numbers(much_later) not in streams
+    assert streams[0] != streams[1]
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
@@ -86,8 +109,6 @@ def test_a_checkpoint_names_what_it_holds() -> None:
 
 
 def test_state_that_could_not_be_restored_is_refused() -> None:
-    from dataclasses import dataclass
-
     @dataclass
     class Forgetful:
         history: list[int]

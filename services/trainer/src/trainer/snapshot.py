@@ -7,6 +7,7 @@ network, an optimiser, a tensor, a generator nor a number is refused.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import logging
 from collections.abc import Mapping
 from typing import Any
@@ -157,8 +158,9 @@ def _restore_generator(generator: torch.Generator, name: str, tensors: Mapping[s
         raise CheckpointMismatchError(f"the checkpoint has no tensor {name!r}")
     array = np.array(tensors[name])
     if array.shape != tuple(generator.get_state().shape):
-        # another kind of device: the stream cannot go on, and any other is as good, but not the one it began with
-        generator.manual_seed(int.from_bytes(array.tobytes()[:4], "little"))
+        # another kind of device: the stream cannot go on, and any other is as good, but none that was used already. The
+        # whole state makes the seed, as parts of it, the first seed among them, are the same in every checkpoint
+        generator.manual_seed(int.from_bytes(hashlib.blake2b(array.tobytes(), digest_size=8).digest(), "little"))
         logger.warning("the checkpoint comes from another kind of device; its random numbers go on with a new seed")
         return
     generator.set_state(torch.from_numpy(array))
