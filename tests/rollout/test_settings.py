@@ -32,6 +32,18 @@ def test_a_spool_that_would_always_be_full_is_refused() -> None:
         RolloutSettings(run="walk", spool_max_bytes=0)
 
 
+@pytest.mark.parametrize("url", ["http://replay-api:8080:8080", "http://[::1", "http://replay api:8080"])
+def test_a_url_that_cannot_be_asked_ends_it(
+    url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("GAITFLEET_ROLLOUT_RUN", "walk")
+    monkeypatch.setenv("GAITFLEET_ROLLOUT_REPLAY_API_URL", url)
+    assert main() == EXIT_CANNOT_WORK
+    said = capsys.readouterr().err
+    assert said.startswith("GAITFLEET_ROLLOUT_REPLAY_API_URL: ")
+    assert said.endswith(f"(got {url!r})\n")
+
+
 @pytest.mark.parametrize("of", ["TOKEN", "TOKEN_FILE"])
 def test_a_token_that_cannot_be_sent_ends_it_and_is_not_shown(
     of: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -275,6 +275,28 @@ def test_settings_are_checked_at_the_start(tmp_path: Any) -> None:
     assert "GAITFLEET_TRAINER_THREADS: " in told
 
 
+@pytest.mark.parametrize("url", ["http://replay-api:8080:8080", "http://[::1", "http://:8080"])
+def test_a_url_that_cannot_be_asked_ends_it_with_code_2(
+    url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("GAITFLEET_TRAINER_RUN", "toy")
+    monkeypatch.setenv("GAITFLEET_TRAINER_REPLAY_API_URL", url)
+    assert main() == ExitCode.MISCONFIGURED
+    said = capsys.readouterr().err
+    assert said.startswith("GAITFLEET_TRAINER_REPLAY_API_URL: no request can be sent to this URL: ")
+    assert said.endswith(f"(got {url!r})\n")
+
+
+def test_a_gpu_that_is_not_there_ends_it_with_code_2(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    assert run(TrainerSettings(run="toy", device="cuda:2"), threading.Event()) == ExitCode.MISCONFIGURED
+    assert "device is 'cuda:2', but the last GPU here is cuda:1" in caplog.text
+    assert TrainerSettings(run="toy", device="cuda:1").torch_device().index == 1
+
+
 def test_a_token_that_cannot_be_sent_ends_it_and_is_not_shown(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

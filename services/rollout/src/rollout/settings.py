@@ -13,7 +13,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from gaitfleet.client import read_token, usable_token
+from gaitfleet.client import read_token, usable_token, usable_url
 from gaitfleet.episode import Role
 from gaitfleet.identity import RUN_PATTERN
 
@@ -36,7 +36,7 @@ class RolloutSettings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix=PREFIX, extra="ignore")
 
     replay_api_url: str = Field(
-        default="http://127.0.0.1:8080", pattern=r"^https?://", description="Where the replay API is."
+        default="http://127.0.0.1:8080", pattern=r"^https?://\S+$", description="Where the replay API is."
     )
     run: str = Field(pattern=RUN_PATTERN, description="The run to play for.")
     token: SecretStr | None = Field(default=None, description="Bearer token of role `rollout`; none: none is sent.")
@@ -101,6 +101,11 @@ class RolloutSettings(BaseSettings):
         default=None, description="File that is touched every second while the main loop turns, for a liveness probe."
     )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(default="INFO", description="Least level logged.")
+
+    @field_validator("replay_api_url")
+    @classmethod
+    def _can_be_asked(cls, url: str) -> str:
+        return usable_url(url)
 
     @field_validator("token")
     @classmethod

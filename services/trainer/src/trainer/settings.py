@@ -13,7 +13,7 @@ import torch
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from gaitfleet.client import read_token, usable_token
+from gaitfleet.client import read_token, usable_token, usable_url
 from gaitfleet.identity import RUN_PATTERN
 
 PREFIX = "GAITFLEET_TRAINER_"
@@ -95,6 +95,11 @@ class TrainerSettings(BaseSettings):
         default="INFO", pattern=r"^(?i:debug|info|warning|error)$", description="Least level that is logged."
     )
 
+    @field_validator("replay_api_url")
+    @classmethod
+    def _can_be_asked(cls, url: str) -> str:
+        return usable_url(url)
+
     @field_validator("token")
     @classmethod
     def _usable(cls, token: SecretStr | None) -> SecretStr | None:
@@ -127,12 +132,16 @@ class TrainerSettings(BaseSettings):
         Raises
         ------
         ValueError
-            When a GPU is asked for and there is none, `bf16` of one that cannot, or `cuda_graphs` without one.
+            When a GPU is asked for that is not there, `bf16` of one that cannot, or `cuda_graphs` without one.
         """
         if self.device not in ("auto", "cpu") and not torch.cuda.is_available():
             raise ValueError(f"device is {self.device!r}, but torch {torch.__version__} finds no GPU here")
         found = "cuda" if torch.cuda.is_available() else "cpu"
         device = torch.device(found if self.device == "auto" else self.device)
+        if device.index is not None and device.index >= torch.cuda.device_count():
+            raise ValueError(
+                f"device is {self.device!r}, but the last GPU here is cuda:{torch.cuda.device_count() - 1}"
+            )
         if self.cuda_graphs and device.type != "cuda":
             raise ValueError(f"cuda_graphs is true, but the trainer computes on {device}: it is for GPUs alone")
         if self.bf16 and device.type == "cuda":
