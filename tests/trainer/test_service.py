@@ -87,11 +87,16 @@ def test_it_goes_on_from_the_newest_checkpoint() -> None:
         first.stop.set()
         first.ended()
         stopped_at = max(api.checkpoints)
+        allowed, api.limit = api.limit, lambda request: 0
         second = Trainer(api)
+        api.wait_for(lambda _: second.metric("rl_trainer_feed_waits_total", reason="limited") > 0)
+        published_step = second.metric("rl_trainer_published_step")
+        api.limit = allowed
         api.wait_for(lambda api: max(api.checkpoints) > stopped_at)
         second.stop.set()
         assert second.ended() is ExitCode.CLEAN
         assert second.metric("rl_trainer_lease_epoch") == 2
+        assert published_step == stopped_at
         assert max(api.checkpoints) == stopped_at + second.metric("rl_trainer_updates_total")
         assert decode_checkpoint(api.checkpoints[max(api.checkpoints)]).counters["algorithm/updates"] > stopped_at
 

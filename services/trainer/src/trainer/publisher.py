@@ -85,6 +85,7 @@ class Publisher:
         self._epoch = epoch
         self._schedule = schedule
         self._metrics = metrics
+        metrics.published_step.set(schedule.published_updates)  # a trainer that resumes has published what it resumed
         self._thread: threading.Thread | None = None
         self._failure: Exception | None = None
 
