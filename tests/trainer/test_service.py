@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -134,6 +135,20 @@ def test_a_fenced_publication_stops_it_before_the_lease_is_renewed() -> None:
         api.epoch += 1
         assert trainer.ended() is ExitCode.LEASE_LOST
         assert trainer.metric("rl_trainer_publish_total", result="fenced") == 1
+
+
+@pytest.mark.parametrize(
+    ("status", "code"), [(413, ExitCode.MISCONFIGURED), (422, ExitCode.MISCONFIGURED), (400, ExitCode.FAILED)]
+)
+def test_a_checkpoint_that_is_refused_for_what_it_is_ends_it_with_code_2(
+    status: int, code: ExitCode, caplog: pytest.LogCaptureFixture
+) -> None:
+    with serving() as api:
+        api.refuse = lambda step: status
+        assert Trainer(api).ended() is code
+    told = re.search(r"stopping: checkpoint \d+ of \d{4,} bytes is refused for good: .*", caplog.text)
+    assert (told is not None) is (code is ExitCode.MISCONFIGURED)
+    assert ("larger max_checkpoint_bytes" in caplog.text) is (status == 413)
 
 
 def test_it_waits_for_another_trainer_to_leave(tmp_path: Path) -> None:

@@ -29,10 +29,12 @@ from trainer.learner import Learner
 from trainer.lease_keeper import LeaseKeeper
 from trainer.metrics import TrainerMetrics
 from trainer.priorities import PrioritySender
-from trainer.publisher import PublicationSchedule, Publisher
+from trainer.publisher import CheckpointRefusedError, PublicationSchedule, Publisher
 from trainer.settings import PREFIX, TrainerSettings
 from trainer.snapshot import CheckpointMismatchError, NonFiniteError
 from trainer.startup import CheckpointLostError, resume, wait_for_run, warm_start
+
+MISCONFIGURATIONS = (CertificateError, CheckpointLostError, CheckpointMismatchError, CheckpointRefusedError)
 
 logger = logging.getLogger(__name__)
 
@@ -79,7 +81,7 @@ def run(settings: TrainerSettings, stop: threading.Event, registry: CollectorReg
         return ExitCode.MISCONFIGURED
     try:
         _train(settings, device, clients, stop, registry)
-    except (CertificateError, ForbiddenError, CheckpointLostError, CheckpointMismatchError) as error:
+    except (*MISCONFIGURATIONS, ForbiddenError) as error:
         hint = "; is the token one of role trainer?" if isinstance(error, ForbiddenError) else ""
         logger.error("stopping: %s%s", error, hint)
         return ExitCode.MISCONFIGURED

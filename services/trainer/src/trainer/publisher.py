@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from gaitfleet.client import ReplayClient
-from gaitfleet.errors import ApiUnavailableError, ConflictError, LimitedError
+from gaitfleet.errors import ApiUnavailableError, ConflictError, GaitfleetError, LimitedError, RejectedError
 from trainer.agent import Agent, Snapshot
 from trainer.metrics import TrainerMetrics
 from trainer.snapshot import NonFiniteError
@@ -21,6 +21,14 @@ FIRST_AFTER_UPDATES = 100
 
 RETRY_SECONDS = 5.0
 """Pause after a publication that failed because the API was away."""
+
+
+REFUSED_FOR_GOOD = (413, 422)
+"""Statuses of a checkpoint that is too large, or not of this run: a restart would only make another such one."""
+
+
+class CheckpointRefusedError(GaitfleetError):
+    """The API takes no checkpoint of these networks, however often one is sent."""
 
 
 @dataclass
@@ -103,8 +111,10 @@ class Publisher:
             When the snapshot held a weight that is not finite; nothing was sent.
         ConflictError
             When another trainer holds the run (`LeaseLostError`), or has published a later step.
+        CheckpointRefusedError
+            When the API refused the checkpoint for what it is.
         ApiError
-            When the API refused the checkpoint.
+            When the API refused it otherwise.
         """
         if self._failure is not None:
             raise self._failure
@@ -155,7 +165,11 @@ class Publisher:
             self._schedule.failed(time.monotonic())
             logger.warning("checkpoint %d could not be published: %s; it will be tried again", snapshot.step, error)
         except Exception as error:
-            self._fail("error", error, f"checkpoint {snapshot.step} was refused: {error}")
+            message = f"checkpoint {snapshot.step} was refused: {error}"
+            if isinstance(error, RejectedError) and error.status in REFUSED_FOR_GOOD:
+                message = _refusal(snapshot.step, len(body), error)
+                error = CheckpointRefusedError(message)
+            self._fail("error", error, message)
         else:
             self._metrics.publications("ok").inc()
             self._metrics.publish_duration.observe(time.monotonic() - started)
@@ -167,3 +181,10 @@ class Publisher:
         self._metrics.publications(result).inc()
         logger.error(message)
         self._failure = error
+
+
+def _refusal(step: int, size_bytes: int, error: RejectedError) -> str:
+    message = f"checkpoint {step} of {size_bytes} bytes is refused for good: {error}"
+    if error.status == 413:
+        message += ". Give the replay API a larger max_checkpoint_bytes, or the experiment smaller networks"
+    return message
