@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -351,10 +352,12 @@ def test_a_wrong_setting_does_not_show_the_token(tmp_path: Any) -> None:
     assert "secret" not in explain(wrong.value, PREFIX)
 
 
-def test_it_learns_of_a_new_stage_with_its_lease() -> None:
-    def newest(api: StubReplayApi) -> Checkpoint:
-        return decode_checkpoint(api.checkpoints[max(api.checkpoints)])
+def newest(api: StubReplayApi) -> Checkpoint:
+    return decode_checkpoint(api.checkpoints[max(api.checkpoints)])
 
+
+def test_it_learns_of_a_new_stage_with_its_lease(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("trainer.learner.STAGE_SETTLES_SECONDS", 0.1)
     with serving(checkpoints={"every_updates": 20}) as api:
         trainer = Trainer(api)
         api.wait_for(lambda api: len(api.checkpoints) >= 1)
@@ -365,3 +368,26 @@ def test_it_learns_of_a_new_stage_with_its_lease() -> None:
         assert trainer.ended() is ExitCode.CLEAN
         assert before.counters["stage"] == 0
         assert newest(api).step > before.step
+
+
+def test_batches_of_the_stage_before_do_not_set_the_scale_of_the_rewards(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither those that are ready already, nor those of a replica that learns of the stage a moment later."""
+    monkeypatch.setattr("trainer.learner.STAGE_SETTLES_SECONDS", 2.0)
+    moved = threading.Event()
+
+    def rewarded(number: int, request: BatchRequest) -> Batch:
+        batch = random_batch(number, request)
+        return batch if moved.is_set() else replace(batch, return_so_far=100.0 * batch.return_so_far)
+
+    with serving(rewarded, checkpoints={"every_updates": 20}, algorithm={"reward_scaling": True}) as api:
+        trainer = Trainer(api)
+        api.wait_for(lambda api: len(api.checkpoints) >= 1)
+        assert newest(api).trainer_tensors["reward_scale/largest"] > 100
+        api.stage, renewed = 1, len(api.progress)
+        api.wait_for(lambda api: len(api.progress) > renewed)
+        time.sleep(0.3)
+        moved.set()
+        api.wait_for(lambda api: newest(api).counters["stage"] == 1)
+        trainer.stop.set()
+        assert trainer.ended() is ExitCode.CLEAN
+    assert newest(api).trainer_tensors["reward_scale/largest"] < 10

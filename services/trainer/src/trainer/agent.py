@@ -227,7 +227,7 @@ class Agent:
         self.origin = {"run": checkpoint.policy.run, "step": checkpoint.step}
 
     def enter(self, stage: int) -> None:
-        """Learn in another stage from now on. Batches come with its observation and reward already."""
+        """Learn in another stage from now on. Every batch that comes has its observation and reward already."""
         if stage != self.stage:
             self.stage = stage
             self._forget()

@@ -55,6 +55,8 @@ class HostBatch:
         self.policy_version = np.zeros(batch_size, np.int64)
         self.own = batch_size
         """Rows from the run itself; they are the first."""
+        self.asked_at = 0.0
+        """When it was asked for, on the monotonic clock."""
         self._copied: torch.cuda.Event | None = None
 
     def to(self, device: torch.device) -> Transitions:
@@ -70,7 +72,7 @@ class HostBatch:
             getattr(transitions, field.name).record_stream(learning)  # made on one stream, used on the other
         return transitions
 
-    def fill(self, batch: Batch) -> None:
+    def fill(self, batch: Batch, asked_at: float) -> None:
         """Copy a decoded batch into the buffers, once nothing reads them any more.
 
         Raises
@@ -85,7 +87,7 @@ class HostBatch:
             _copy(field.name, getattr(batch, field.name), getattr(self.transitions, field.name).numpy())
         _copy("index", batch.index, self.index)
         _copy("policy_version", batch.policy_version, self.policy_version)
-        self.own = batch.own
+        self.own, self.asked_at = batch.own, asked_at
 
 
 class BatchFeed:
@@ -183,7 +185,7 @@ class BatchFeed:
 
     def _fetch(self) -> None:
         """One request, and its batches handed over; or one wait."""
-        started = time.perf_counter()
+        asked_at = time.monotonic()
         try:
             request = self._request.model_copy(update={"batches": self._batches})
             body = self._client.sample_batches(request, self._buffer.memory)
@@ -200,18 +202,18 @@ class BatchFeed:
             self._stopping.wait(wait)
             return
         self._backoff.reset()
-        self._metrics.batch_fetch.observe(time.perf_counter() - started)
+        self._metrics.batch_fetch.observe(time.monotonic() - asked_at)
         ran_dry = self._buffer_count > 0 and self._ready.empty()
         batches = self._buffer.decode(body)
         if ran_dry and len(batches) == self._batches:
             self._batches = min(2 * self._batches, self._most)
         for batch in batches:
-            self._hand_over(batch)
+            self._hand_over(batch, asked_at)
 
-    def _hand_over(self, batch: Batch) -> None:
+    def _hand_over(self, batch: Batch, asked_at: float) -> None:
         buffer = self._free_buffer()
         if buffer is not None:
-            buffer.fill(batch)
+            buffer.fill(batch, asked_at)
             self._ready.put(buffer)
             self._metrics.prefetched.set(self._ready.qsize())
 

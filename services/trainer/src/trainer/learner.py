@@ -30,6 +30,10 @@ REPORT_SECONDS = 1.0
 LOG_SECONDS = 10.0
 """How often they are logged, and the span of the reported updates per second."""
 
+STAGE_SETTLES_SECONDS = 5.0
+"""After the lease has named a new stage, so long may other replicas send batches of the one before: they read the run's
+document about once a second. What was prefetched is older still."""
+
 
 class Learner:
     """Learns from batches until it is told to stop.
@@ -70,6 +74,7 @@ class Learner:
         self._update = update
         self._priorities = priorities
         self._metrics = metrics
+        self._told_stage, self._told_at = agent.stage, time.monotonic()
         self._diagnostics: dict[str, Tensor] = {}
         self._rates: deque[tuple[float, int]] = deque([(time.monotonic(), agent.updates)])
         self._reported_at = self._logged_at = time.monotonic()
@@ -99,17 +104,26 @@ class Learner:
         while not stop.is_set():
             beat()
             self._lease.check()
-            if self._lease.stage != self._agent.stage:
-                logger.info("stage %d of the curriculum has begun", self._lease.stage)
-                self._agent.enter(self._lease.stage)
             started = time.perf_counter()
             batch = self._feed.take(POLL_SECONDS)
             self._metrics.phase("wait_batch").inc(time.perf_counter() - started)
             if batch is not None:
+                self._follow_stage(batch)
                 self._learn(batch)
             self._publish_when_due()
             if time.monotonic() - self._reported_at >= REPORT_SECONDS:
                 self._report()
+
+    def _follow_stage(self, batch: HostBatch) -> None:
+        """Enter the lease's stage with the first batch that is surely of it.
+
+        One of the stage before, learned from after that, would set the scale of the rewards for the whole stage.
+        """
+        if self._lease.stage != self._told_stage:
+            self._told_stage, self._told_at = self._lease.stage, time.monotonic()
+        if self._told_stage != self._agent.stage and batch.asked_at >= self._told_at + STAGE_SETTLES_SECONDS:
+            logger.info("stage %d of the curriculum has begun", self._told_stage)
+            self._agent.enter(self._told_stage)
 
     def _learn(self, batch: HostBatch) -> None:
         started = time.perf_counter()
