@@ -229,8 +229,10 @@ TRAINER = Dashboard(
                 ),
                 lines(
                     "Priorities lost",
-                    "Batches per second whose new priorities could not be sent.",
-                    (rate("rl_trainer_priorities_dropped_total", RUN, "run_id"), "{{run_id}}"),
+                    "Per second: batches whose new priorities could not be sent, and transitions that had left the "
+                    "memory, or whose batch another replica had sent, when theirs came.",
+                    (rate("rl_trainer_priorities_dropped_total", RUN, "run_id"), "{{run_id}} batches not sent"),
+                    (rate("rl_trainer_priorities_evicted_total", RUN, "run_id"), "{{run_id}} transitions gone"),
                     unit="cps",
                     width=6,
                     minimum=0.0,

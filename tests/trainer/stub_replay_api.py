@@ -33,6 +33,8 @@ class StubReplayApi:
         The run; None: it does not exist yet.
     batches
         Makes the n-th sampled batch, for the request that asks for it.
+    held
+        Whether transitions are there when their priorities come.
     limit
         Asked for each sample request; the batches allowed, 0 for 429.
     refuse
@@ -51,6 +53,7 @@ class StubReplayApi:
 
     description: wire.RunDescription | None
     batches: Callable[[int, wire.BatchRequest], Batch]
+    held: bool = True
     limit: Callable[[wire.BatchRequest], int] = lambda request: request.batches
     refuse: Callable[[int], int | None] = lambda step: None
     away: threading.Event = field(default_factory=threading.Event)
@@ -162,7 +165,8 @@ class StubReplayApi:
 
     def _prioritize(self, update: wire.PriorityUpdate) -> Answer:
         self.priorities.append(update)
-        receipt = wire.PriorityReceipt(updated=len(update.index), evicted=0)
+        count = len(update.index)
+        receipt = wire.PriorityReceipt(updated=count if self.held else 0, evicted=0 if self.held else count)
         return 200, {}, receipt.model_dump_json().encode()
 
     def _publish(self, step: int, epoch: int, body: bytes) -> Answer:

@@ -30,6 +30,7 @@ from gaitfleet.wire import BatchRequest
 from tests.trainer.stub_replay_api import StubReplayApi, random_batch
 from tests.trainer.toys import describe, small_experiment
 from trainer.main import ExitCode, main, run
+from trainer.priorities import TELLING_UPDATES
 from trainer.publisher import FIRST_AFTER_UPDATES, RETRY_SECONDS, PublicationSchedule
 from trainer.settings import PREFIX, TrainerSettings
 from trainer.startup import LOST_ATTEMPTS
@@ -211,6 +212,24 @@ def test_priorities_are_sent_when_sampling_is_prioritized() -> None:
         trainer.stop.set()
         assert trainer.ended() is ExitCode.CLEAN
     assert all(len(update.index) == len(update.priority) for update in api.priorities)
+
+
+def test_priorities_that_never_find_their_transitions_are_counted_and_told_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    told = f"the last {TELLING_UPDATES} updates of priorities found none of their transitions"
+    with serving(replay={"sampling": "prioritized"}) as api:
+        trainer = Trainer(api)
+        api.wait_for(lambda api: len(api.priorities) >= TELLING_UPDATES)
+        assert trainer.metric("rl_trainer_priorities_evicted_total") == 0
+        assert told not in caplog.text
+        before, api.held = len(api.priorities), False
+        api.wait_for(lambda api: len(api.priorities) >= before + 2 * TELLING_UPDATES + 2)
+        trainer.stop.set()
+        assert trainer.ended() is ExitCode.CLEAN
+    gone = sum(len(update.index) for update in api.priorities[before + 1 : -1])
+    assert trainer.metric("rl_trainer_priorities_evicted_total") >= gone
+    assert caplog.text.count(told) == 1
 
 
 def test_progress_is_reported_with_the_lease() -> None:

@@ -80,6 +80,10 @@ class TrainerMetrics:
         self.priorities_dropped = counter(
             "rl_trainer_priorities_dropped_total", "Batches whose new priorities could not be sent."
         )
+        self.priorities_evicted = counter(
+            "rl_trainer_priorities_evicted_total",
+            "Transitions that had left the memory, or whose batch another replica had sent, when their priority came.",
+        )
         self.publish_duration = histogram(
             "rl_trainer_publish_duration_seconds", "Time from snapshot to the API's receipt.", SECONDS
         )

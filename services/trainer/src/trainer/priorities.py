@@ -13,7 +13,7 @@ from torch import Tensor
 
 from gaitfleet.client import ReplayClient
 from gaitfleet.errors import ApiError, ApiUnavailableError, LimitedError
-from gaitfleet.wire import PriorityUpdate
+from gaitfleet.wire import PriorityReceipt, PriorityUpdate
 from trainer.metrics import TrainerMetrics
 
 logger = logging.getLogger(__name__)
@@ -23,6 +23,10 @@ LARGEST_BACKLOG = 64
 
 LARGEST_UPDATE = 65_536
 """Transitions that the API takes in one request."""
+
+TELLING_UPDATES = 200
+"""Updates in a row that find none of their transitions: more than there are batches on their way, prefetched (64 at
+most) or in the backlog, when the API loads its memory anew, as for another stage."""
 
 Work = tuple[npt.NDArray[np.int64], Tensor]
 
@@ -37,12 +41,13 @@ class PrioritySender:
     client
         Of this sender alone.
     metrics
-        Where losses are counted.
+        Where losses are counted, and transitions that were not there any more.
     """
 
     def __init__(self, client: ReplayClient, metrics: TrainerMetrics) -> None:
         self._client = client
         self._metrics = metrics
+        self._in_vain = 0  # updates in a row
         self._backlog: queue.Queue[Work | None] = queue.Queue(LARGEST_BACKLOG)
         self._thread = threading.Thread(target=self._run, name="priority-sender", daemon=True)
 
@@ -78,7 +83,8 @@ class PrioritySender:
     def _run(self) -> None:
         while (work := self._backlog.get()) is not None:
             try:
-                self._client.update_priorities(_priority_update([work, *self._more(len(work[0]))]))
+                update = _priority_update([work, *self._more(len(work[0]))])
+                self._count(self._client.update_priorities(update))
             except (ApiUnavailableError, LimitedError) as error:
                 self._metrics.priorities_dropped.inc()
                 logger.warning("priorities were not sent: %s", error)
@@ -86,6 +92,16 @@ class PrioritySender:
                 self._metrics.priorities_dropped.inc()
                 logger.exception("priorities were refused")
         self._client.close()
+
+    def _count(self, receipt: PriorityReceipt) -> None:
+        self._metrics.priorities_evicted.inc(receipt.evicted)
+        self._in_vain = 0 if receipt.updated else self._in_vain + 1
+        if self._in_vain == TELLING_UPDATES:
+            logger.warning(
+                "the last %d updates of priorities found none of their transitions: one replica of the API sends the "
+                "batches, and another gets their priorities",
+                TELLING_UPDATES,
+            )
 
     def _more(self, size: int) -> list[Work]:
         """What else is queued, as long as it fits into one request."""
