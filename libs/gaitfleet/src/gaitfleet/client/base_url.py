@@ -13,10 +13,12 @@ def usable_url(url: str) -> str:
     Raises
     ------
     ValueError
-        When no request can be sent to it: no host, a port that is no number, a bracket that is not closed.
+        When no request can be sent to it: no host, or none that a resolver takes, a port that is no number, a bracket
+        that is not closed.
     """
     try:
         host, _ = httpx.URL(url).host, urlsplit(url).port  # control calls and bulk bodies read it each in its own way
+        host.encode("idna")
     except (httpx.InvalidURL, ValueError) as error:
         raise ValueError(f"no request can be sent to this URL: {error}") from None
     if not host:

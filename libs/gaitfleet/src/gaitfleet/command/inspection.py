@@ -12,12 +12,11 @@ from contextlib import contextmanager
 from typing import Annotated
 from urllib.parse import urlsplit
 
-import httpx
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from gaitfleet.client import ReplayClient
+from gaitfleet.client import ReplayClient, usable_url
 from gaitfleet.command.display import status_table
 from gaitfleet.errors import ApiUnavailableError, GaitfleetError, TokenError
 from gaitfleet.identity import RUN_PATTERN
@@ -124,9 +123,9 @@ def check_run(run: str) -> None:
 def _check_url(url: str) -> None:
     seen = url.isprintable() and " " not in url
     try:
-        parts, host = urlsplit(url), httpx.URL(url).host
-        usable = seen and parts.scheme in ("http", "https") and host.encode("idna") and parts.port != 0
-    except (ValueError, httpx.InvalidURL):
+        parts = urlsplit(usable_url(url))
+        usable = seen and parts.scheme in ("http", "https") and parts.port != 0
+    except ValueError:
         usable = False
     if not usable:
         raise GaitfleetError(_absent(url if seen else repr(url), "it must be like http://HOST:PORT"))
