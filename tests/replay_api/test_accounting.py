@@ -327,3 +327,41 @@ def test_a_worker_that_was_frozen_and_comes_back_has_failed_no_more_often() -> N
     book.leave("w")
     assert book.report("w", report), "it joins again"
     assert book.failures == {"process_died": 3}
+
+
+def test_an_episode_whose_insertion_was_not_answered_counts_once(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    insert, failures = EpisodeStore.insert, [UnavailableError("no answer", reason="database", retry_after_seconds=1)]
+
+    async def lose_first_answer(self: EpisodeStore, *arguments: Any) -> bool:
+        stored = await insert(self, *arguments)
+        if failures:
+            raise failures.pop()
+        return stored
+
+    monkeypatch.setattr(EpisodeStore, "insert", lose_first_answer)
+    with serve(settings) as url, Fleet(url) as fleet:
+        episode = fleet.play()
+        assert [fleet.post(episode).status_code for _ in range(3)] == [503, 200, 200]
+        lines = fleet.http.get("/metrics").text.splitlines()
+        assert f'rl_replay_inserted_episodes_total{{role="random",run_id="{fleet.run}"}} 1.0' in lines
+
+
+def test_a_run_that_cannot_be_opened_in_advance_keeps_no_other_closed(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with serve(settings) as url, Fleet(url) as small, Fleet(url) as huge:
+        for fleet in (small, huge):  # listed newest first
+            assert fleet.post(fleet.play()).status_code == 201
+    plan = EpisodeStore.plan
+
+    async def too_slow(self: EpisodeStore, run: str, *arguments: Any, **named: Any) -> Any:
+        if run == huge.run:
+            raise UnavailableError("the database did not answer", reason="database", retry_after_seconds=1)
+        return await plan(self, run, *arguments, **named)
+
+    monkeypatch.setattr(EpisodeStore, "plan", too_slow)
+    with serve(settings) as url:
+        ready = f'rl_replay_ready{{run_id="{small.run}"}} 1.0'
+        until(lambda: ready in httpx.get(f"{url}/metrics").text, "it is not opened")

@@ -132,28 +132,44 @@ async def test_changed_limits_wake_who_waits() -> None:
     assert await waiting == 1
 
 
+RULES = st.builds(
+    LimiterRule, st.floats(0.1, 50), st.integers(1, 200), error_buffer=st.just(1e6), limit_inserts=st.just(False)
+)
+
+
 @given(
-    numbers=st.lists(
-        st.tuples(st.floats(0.1, 50), st.integers(1, 200), st.integers(0, 60), st.integers(0, 64)),
-        min_size=2,
-        max_size=20,
-    ),
+    changes=st.lists(st.tuples(RULES, st.integers(0, 60), st.integers(0, 64)), min_size=2, max_size=20),
     inherited=st.integers(0, 300),
+    restarted=st.booleans(),
 )
 @hypothesis_settings(max_examples=150, deadline=None)
 def test_changed_limits_owe_nothing_more_or_less_for_what_was_inserted_before(
-    numbers: list[tuple[float, int, int, int]], inherited: int
+    changes: list[tuple[LimiterRule, int, int]], inherited: int, restarted: bool
 ) -> None:
-    """Where sampling waits for a larger minimum after the change, as soon as it is reached."""
-    rules = [LimiterRule(ratio, minimum, 1e6, limit_inserts=False) for ratio, minimum, _, _ in numbers]
-    limiter = Limiter(rules[0], inserted=0, sampled=0, ready=lambda: True, inherited=inherited)
-    for rule, (_, _, inserted, sampled) in zip(rules, numbers, strict=True):
-        was_filled = limiter.inserted + inherited >= limiter.rule.min_size
-        owed = limiter.balance - limiter.rule.offset
+    """What is owed when the minimum is there, which may be later after a change; there and back changes nothing."""
+    began = changes[0][1]  # where the memory was restarted
+
+    def missing(minimum: int) -> int:
+        return max(0, minimum - (limiter.inserted - began if restarted else limiter.inserted + inherited))
+
+    def owed() -> float:
+        return limiter.balance + missing(limiter.rule.min_size) * limiter.rule.samples_per_insert - limiter.rule.offset
+
+    first = changes[0][0]
+    limiter = Limiter(
+        first,
+        inserted=began,
+        sampled=0,
+        ready=lambda: missing(limiter.rule.min_size) == 0,
+        inherited=0 if restarted else inherited,
+        missing=missing if restarted else None,
+    )
+    for rule, inserted, sampled in changes:
+        before, credit, old = owed(), limiter.credit, limiter.rule
         limiter.change(rule, limiter.credit + limiter.credit_for(rule))
-        missing = max(0, rule.min_size - inherited - limiter.inserted)
-        if was_filled:
-            then = limiter.balance + missing * rule.samples_per_insert - rule.offset
-            assert then == pytest.approx(owed, abs=1e-3)
+        assert owed() == pytest.approx(before, abs=1e-3)
+        limiter.change(old, limiter.credit + limiter.credit_for(old))
+        assert limiter.credit == pytest.approx(credit, abs=1e-3)
+        limiter.change(rule, limiter.credit + limiter.credit_for(rule))
         limiter.insert(inserted)
         limiter.sampled += sampled

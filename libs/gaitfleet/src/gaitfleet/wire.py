@@ -363,7 +363,8 @@ class RunStatus(Wire):
     returns: dict[str, ReturnStatistics] = Field(description="By role.")
     limits: Limits = Field(description="The limiter.")
     samples_per_insert: float | None = Field(
-        description="Measured: transitions sampled for each inserted beyond `min_size`; null before the first."
+        description="Measured: transitions sampled for each inserted beyond `min_size`, where the limiter's `credit` "
+        "counts as insertions at the present ratio; null before the first."
     )
     trainer: TrainerProgress | None = Field(description="As of its last renewal; null when no trainer holds the lease.")
     lease: Lease | None = Field(description="Who trains; null when nobody does.")

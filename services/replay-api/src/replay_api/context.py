@@ -146,6 +146,6 @@ def _assemble(
         leases=Leases(stores.runs, events),
         publication=Publication(registry, stores, thinning, background, events, metrics, working),
         background=background,
-        upkeep=Upkeep(settings, registry, metrics),
+        upkeep=Upkeep(settings, registry, stores.clock, metrics),
         stop=stop,
     )

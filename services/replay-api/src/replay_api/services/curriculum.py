@@ -71,4 +71,5 @@ class Curriculum:
         """The newest policies that are evaluated to the end in a stage, as many as the gate judges, newest first."""
         finished = await self._events.newest(run, "evaluation_finished", gate.policies + LATE_EVALUATIONS)
         versions = {int(event.data["policy_version"]) for event in finished if event.data.get("stage") == stage}
-        return sorted(versions, reverse=True)[: gate.policies]
+        # 0: imported episodes of another run's policies, of which former versions have told, too
+        return sorted(versions - {0}, reverse=True)[: gate.policies]

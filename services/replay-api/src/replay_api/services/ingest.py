@@ -21,6 +21,9 @@ from replay_api.settings import Settings
 from replay_api.storage.episodes import EpisodeStore, key_of
 from replay_api.storage.mongo import DatabaseClock
 
+MAX_UNANSWERED = 10_000
+"""Episodes remembered at most whose insertion the database has not answered: some are never posted again."""
+
 
 class Ingest:
     """Checks, keeps and admits episodes."""
@@ -49,6 +52,7 @@ class Ingest:
         self._threads = threads
         self._clock = clock
         self._one_at_a_time = OneAtATime()
+        self._unanswered: dict[str, None] = {}  # episodes that may be stored and were not counted
 
     async def post(self, opened: OpenRun, body: bytes, *, compressed: bool) -> EpisodeReceipt:
         """Keep an episode.
@@ -139,7 +143,13 @@ class Ingest:
             if mine:
                 opened.recent.discard(key)
                 opened.unsettle()
+            self._unanswered[key] = None
+            if len(self._unanswered) > MAX_UNANSWERED:
+                del self._unanswered[next(iter(self._unanswered))]
             raise
+        if stored or key in self._unanswered:  # not what another attempt, or another replica, has counted
+            self._count(opened, summary)
+        self._unanswered.pop(key, None)
         if not stored:
             if mine:
                 opened.recent.discard(key)  # kept by an attempt whose answer was lost: the follower takes it in
@@ -149,7 +159,6 @@ class Ingest:
                 await self._evaluations.note(opened, summary.policy_version, summary.stage, again=True)
                 await self._curriculum.consider(opened, summary)
             return False
-        self._count(opened, summary)
         if opened.closing.is_set():  # a new stage has begun meanwhile, and its memory finds the episode in the database
             return True
         await opened.admit(summary, checked.transitions)

@@ -99,6 +99,9 @@ class Limiter:
         Transitions of the runs that this one was forked from.
     credit
         Samples allowed beyond those of the inserted transitions.
+    missing
+        With a given minimum, how many transitions must be inserted until `ready`; None where `inserted` and `inherited`
+        say it.
     """
 
     def __init__(
@@ -110,6 +113,7 @@ class Limiter:
         ready: Callable[[], bool],
         inherited: int = 0,
         credit: float = 0.0,
+        missing: Callable[[int], int] | None = None,
     ) -> None:
         self.rule = rule
         self.inserted = inserted
@@ -117,6 +121,7 @@ class Limiter:
         self.inherited = inherited
         self.credit = credit
         self._ready = ready
+        self._missing = missing or (lambda minimum: max(0, minimum - self.inherited - self.inserted))
         self._waiters: deque[_Waiter] = deque()
 
     @property
@@ -189,12 +194,14 @@ class Limiter:
         self.wake()
 
     def credit_for(self, rule: LimiterRule) -> float:
-        """By how much the credit must grow with this rule, so that as many samples are allowed as before."""
-        if not self._filled:
-            return 0.0
-        filled = max(self.inserted, rule.min_size - self.inherited)  # when sampling goes on
-        owed = (self.inserted - self.rule.min_size) * self.rule.samples_per_insert
-        return owed - (filled - rule.min_size) * rule.samples_per_insert
+        """By how much the credit must grow with this rule, so that as many samples are allowed as before; where the
+        minimum is not there yet, when it is."""
+
+        def balance(rule: LimiterRule) -> float:
+            inserted = self.inserted + self._missing(rule.min_size)
+            return (inserted - rule.min_size) * rule.samples_per_insert
+
+        return balance(self.rule) - balance(rule)
 
     def change(self, rule: LimiterRule, credit: float) -> None:
         """Go on with other numbers; who waits for more than can be granted now is answered at its time limit."""

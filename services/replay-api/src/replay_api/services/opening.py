@@ -60,12 +60,15 @@ async def prepared(
     planned_transitions = loading.transitions_in(plan.episodes)
     restarted = experiment.stage_names[0] not in plan.stages
 
+    def missing(minimum: int) -> int:
+        return max(0, min(minimum, replay.capacity // 2) - cache.transitions)
+
     def ready() -> bool:
         minimum = opened.limiter.rule.min_size
         if opened.loading and not all(source.filled(minimum) for source in opened.sources):
             return False
         if restarted:  # half of the capacity always fits, however short episodes are
-            return cache.transitions >= min(minimum, replay.capacity // 2)
+            return missing(minimum) == 0
         needed = min(minimum, planned_transitions, replay.capacity) if opened.loading else 1
         return cache.transitions >= max(1, needed)
 
@@ -83,6 +86,7 @@ async def prepared(
             ready=ready,
             inherited=inherited_transitions(description),
             credit=record.credit,
+            missing=missing if restarted else None,
         ),
         tally=tally,
         heads=Heads(stores.objects),

@@ -222,9 +222,7 @@ class RunRegistry:
             held = record.lease is not None and record.lease.lease.expires_at >= since
             if held or await self._stores.episodes.keys_since(run, since, limit=1):
                 await self.open(run)
-        except UnavailableError:
-            raise
-        except Exception:  # whatever it is, the others are to be opened
+        except Exception:  # whatever it is, the others are to be opened; this one is when somebody asks for it
             _log.exception("the run cannot be opened in advance", extra={"run": run})
 
     async def close(self) -> None:
@@ -295,8 +293,8 @@ class RunRegistry:
             known, credit = opened.record.limits, limiter.credit_for(rule)
             if await self._stores.runs.set_limits(opened.run, known, change, credit=credit):
                 break  # otherwise another replica has changed them meanwhile, and this might not go with that
-        await self._events.add(opened.run, "limits_changed", **change.model_dump(exclude_none=True))
         await self.look(opened)
+        await self._events.add(opened.run, "limits_changed", **change.model_dump(exclude_none=True))
         return (await self.open(opened.run)).limiter.limits()
 
     async def _watch(self, opened: OpenRun) -> None:

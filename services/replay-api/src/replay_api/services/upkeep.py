@@ -12,6 +12,7 @@ from replay_api.metrics import Metrics
 from replay_api.services.registry import RunRegistry
 from replay_api.settings import Settings
 from replay_api.storage.indexes import IndexConflictError, build_indexes
+from replay_api.storage.mongo import DatabaseClock
 
 LAG_INTERVAL_SECONDS = 0.005
 """Interval in s of the timer whose lateness is the event loop's lag: what blocks the loop is seen but for this much."""
@@ -36,9 +37,10 @@ class Upkeep:
         Whether the checkpoint store has answered since the start: a wrong address or key shows then.
     """
 
-    def __init__(self, settings: Settings, registry: RunRegistry, metrics: Metrics) -> None:
+    def __init__(self, settings: Settings, registry: RunRegistry, clock: DatabaseClock, metrics: Metrics) -> None:
         self._settings = settings
         self._registry = registry
+        self._clock = clock
         self._metrics = metrics
         self._tasks: list[asyncio.Task[None]] = []
         self.lacking: str | None = "indexes are being created"
@@ -72,6 +74,7 @@ class Upkeep:
 
     async def _build_indexes(self) -> None:
         await build_indexes(self._settings, self._metrics)
+        await self._clock.ask()  # the history is in its order, from the first event on
         self.lacking = None
 
     async def _watch_lag(self) -> None:

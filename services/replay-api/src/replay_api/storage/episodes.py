@@ -285,18 +285,18 @@ class EpisodeStore:
 
     async def _delete(self, run: str, keys: Sequence[str], counted: Mapping[str, int]) -> bool:
         async def transaction(session: AsyncIOMotorClientSession) -> bool:
-            # The run's document first: whoever else writes to it, as somebody does twice a second, then waits for this
-            # instead of undoing it when all is deleted.
-            await self._runs.update_one({"_id": run}, {"$inc": dict(counted)}, session=session)
             result = await self._episodes.delete_many({"_id": {"$in": keys}}, session=session)
             if result.deleted_count != len(keys):
                 await session.abort_transaction()
                 return False
+            # Last, because whoever else writes to it waits from here to the end.
+            await self._runs.update_one({"_id": run}, {"$inc": dict(counted)}, session=session)
             return True
 
         session = await self._client.start_session()
         try:
-            return bool(await session.with_transaction(transaction))  # tried again where another write was faster
+            # Tried again where another write was faster: somebody writes to the run's document twice a second.
+            return bool(await session.with_transaction(transaction))
         finally:
             await session.end_session()  # in a thread; leaving `async with session` would do it on the event loop
 

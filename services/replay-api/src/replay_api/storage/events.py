@@ -10,6 +10,7 @@ from typing import Any
 
 from pymongo import DESCENDING
 from pymongo.errors import DuplicateKeyError
+from pymongo.read_concern import ReadConcern
 
 from gaitfleet.wire import Event
 from replay_api.storage.mongo import Database, DatabaseClock, Document, asking, now
@@ -52,8 +53,10 @@ class EventStore:
     async def kept(self, attempts: Sequence[Event]) -> bool:
         """Whether one of these events is kept."""
         keys = [f"{event.run}/{event.sequence}" for event in attempts]
+        # also one that a majority of a replica set does not have yet, which is why its attempt seemed to fail
+        events = self._events.with_options(read_concern=ReadConcern("local"))
         async with asking("look for an event"):
-            return await self._events.find_one({"_id": {"$in": keys}}, {"_id": 1}) is not None
+            return await events.find_one({"_id": {"$in": keys}}, {"_id": 1}) is not None
 
     async def page(self, run: str, after: str | None, kind: str | None, limit: int | None) -> list[Event]:
         """Events, oldest first; all of them without a limit."""
