@@ -78,7 +78,8 @@ def serve(settings: Settings) -> Iterator[str]:
         yield url
     finally:
         server.should_exit = True
-        thread.join(15)
+        thread.join(60)
+        assert not thread.is_alive(), "the application does not end"
 
 
 @pytest.fixture(scope="session")

@@ -13,25 +13,19 @@ from replay_api.storage.runs import RunStore
 _log = logging.getLogger(__name__)
 
 
-CLOSING_ATTEMPTS = 2
-"""Attempts at writing what is left when a run closes. Each may take the database's whole limit, and somebody may wait
-for the run to be opened again."""
-
-
 async def flush_often(opened: OpenRun, runs: RunStore) -> None:
-    """Write the count until the run closes, and what is left of it then."""
-    attempts = CLOSING_ATTEMPTS
-    while attempts:
+    """Write the count until the run closes, and what is left of it then, if the database answers."""
+    left = True
+    while left:
         closing = await happens(opened.closing, within_seconds=FLUSH_SECONDS)
         try:
             await flush(opened, runs)
-        except Exception as error:
-            if not isinstance(error, UnavailableError):  # which was logged where it happened
-                _log.exception("counting samples failed", extra={"run": opened.run})
-            attempts -= closing
-        else:
-            if closing and opened.flushed == opened.limiter.sampled:
-                return
+            left = not closing or opened.flushed != opened.limiter.sampled
+        except UnavailableError:  # logged where it happened
+            left = not closing
+        except Exception:
+            _log.exception("counting samples failed", extra={"run": opened.run})
+            left = not closing
 
 
 async def flush(opened: OpenRun, runs: RunStore) -> None:

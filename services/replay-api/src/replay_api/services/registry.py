@@ -227,8 +227,7 @@ class RunRegistry:
 
     async def close(self) -> None:
         """Write what is written behind, and stop."""
-        for opened in list(self._open.values()):
-            await self._close(opened)
+        await asyncio.gather(*map(self._close, list(self._open.values())))
 
     async def close_idle(self) -> None:
         """Give the memory of unused runs back."""
