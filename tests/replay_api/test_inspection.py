@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from fnmatch import _compile_pattern  # type: ignore[attr-defined]
 
 import pytest
 from typer.testing import CliRunner
@@ -32,3 +33,14 @@ def test_the_newest_events_are_shown_and_after_goes_on_from_one(fleet: Fleet, mo
     assert [line.split()[0] for line in lines] == [event["sequence"] for event in known[-4:]]
     after = lines[0].split()[0]
     assert json.loads(events(fleet, "--after", after, "--limit", "2", "--json"))["events"] == known[3:5]
+
+
+def test_patterns_of_columns_are_not_kept(fleet: Fleet) -> None:
+    """Python's own matcher keeps 32,768 of them, each with up to half a megabyte of what is made of it."""
+    before = _compile_pattern.cache_info().currsize  # type: ignore[attr-defined]
+    episode = fleet.play()
+    fleet.post(episode)
+    path = f"/episodes/{episode.metadata.episode_id}/timesteps"
+    assert fleet.get(path, params={"columns": "rew*,*/0"}).is_success
+    assert fleet.get(path, params={"columns": "*a" * 101}).json()["detail"].startswith("a pattern has 202 characters")
+    assert _compile_pattern.cache_info().currsize == before  # type: ignore[attr-defined]

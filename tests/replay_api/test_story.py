@@ -7,6 +7,7 @@ import io
 import json
 import math
 from concurrent.futures import ThreadPoolExecutor
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -264,6 +265,19 @@ def test_status_tells_what_is_stored_held_sampled_and_trained(fleet: Fleet) -> N
     assert status["limits"]["sampled"] == 32
 
 
+@pytest.mark.parametrize(
+    "failures", [{"[/x]": 1}, {"\x1b[2J": 1}, {"process_died": -1}, {"process_died": 10**30}, {"x" * 51: 1}]
+)
+def test_a_worker_cannot_name_or_count_failures_so_that_a_status_cannot_be_shown(
+    fleet: Fleet, failures: dict[str, int]
+) -> None:
+    counts = dict.fromkeys(("policy_version", "environment_steps", "episodes", "spooled"), 0)
+    report = counts | {"role": "train", "simulators": 1, "failures": failures}
+    answer = fleet.http.put(f"{fleet.path}/workers/w", json=report)
+    assert (answer.status_code, answer.json()["field"].split(".")[0]) == (422, "failures")
+    assert fleet.status()["failures"] == {}
+
+
 def test_workers_join_leave_and_count_failures_over_restarts(fleet: Fleet) -> None:
     report = {
         "role": "train",
@@ -276,11 +290,11 @@ def test_workers_join_leave_and_count_failures_over_restarts(fleet: Fleet) -> No
     for crashes in (2, 3, 1):  # the third report is of a worker that began anew
         fleet.http.put(f"{fleet.path}/workers/w", json=report | {"failures": {"exception": crashes}})
     assert fleet.status()["failures"] == {"exception": 4}
-    for number in range(300):  # whatever a worker calls its failures, they are bounded
-        fleet.http.put(f"{fleet.path}/workers/w", json=report | {"failures": {f"kind-{number}": 1}})
+    for kind in map("".join, product("abcdefg", repeat=3)):  # whatever a worker calls its failures, they are bounded
+        fleet.http.put(f"{fleet.path}/workers/w", json=report | {"failures": {kind: 1}})
     failures = fleet.status()["failures"]
     assert len(failures) <= 101
-    assert sum(failures.values()) == 304
+    assert sum(failures.values()) == 4 + 7**3
     assert fleet.http.delete(f"{fleet.path}/workers/w").status_code == 204
     assert fleet.status()["workers"] == []
     kinds = [event["kind"] for event in fleet.events()]

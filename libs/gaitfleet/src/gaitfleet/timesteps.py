@@ -6,8 +6,9 @@ One row is one simulator step: the state *before* the step, what was done, what 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
-from fnmatch import fnmatchcase
+from fnmatch import translate
 from functools import cached_property
 
 import numpy as np
@@ -18,6 +19,9 @@ from gaitfleet.task.interface import Task
 from gaitfleet.trajectory import Float32, Float64, Trajectory
 
 Values = npt.NDArray[np.generic]
+
+MAX_PATTERN_CHARACTERS = 200
+"""Of a pattern for columns, whose names have a quarter of that; what is made of it grows with its length."""
 
 VELOCITY_DIRECTIONS = {"x": "forward", "y": "up", "z": "right"}
 
@@ -65,11 +69,18 @@ class Timesteps:
         known = frozenset(self.names)
         chosen: dict[str, None] = {}
         for pattern in patterns:
-            fitting = [pattern] if pattern in known else [name for name in self.names if fnmatchcase(name, pattern)]
+            fitting = [pattern] if pattern in known else self._fitting(pattern)
             if not fitting:
-                raise LayoutError(f"no column fits {pattern!r}")
+                raise LayoutError(f"no column fits {pattern!r:.300}")
             chosen |= dict.fromkeys(fitting)
         return list(chosen)
+
+    def _fitting(self, pattern: str) -> list[str]:
+        if len(pattern) > MAX_PATTERN_CHARACTERS:
+            raise LayoutError(f"a pattern has {len(pattern)} characters, at most {MAX_PATTERN_CHARACTERS} are accepted")
+        # not `fnmatchcase`, which keeps the last 32,768 patterns that anybody asked for
+        fits = re.compile(translate(pattern)).match
+        return [name for name in self.names if fits(name)]
 
     def column(self, name: str) -> Values:
         """The values of one of `names`, or of ``step``, [T]."""

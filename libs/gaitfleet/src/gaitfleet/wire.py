@@ -19,6 +19,10 @@ from gaitfleet.quality.finding import Finding
 
 RunId = Annotated[str, Field(pattern=RUN_PATTERN, description="Id of the run, a DNS label.")]
 Name = Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9._-]+$")]
+Count = Annotated[int, Field(ge=0, lt=1 << 53)]
+"""Exact in every reader of JSON, and sums of many are, too."""
+Printable = Annotated[str, Field(max_length=100, pattern=r"^[ -~]*$")]
+"""Shown on terminals, which control characters could take over."""
 
 
 class Wire(BaseModel):
@@ -217,12 +221,12 @@ class PriorityReceipt(Wire):
 class TrainerProgress(Request):
     """What the trainer says of itself when it renews its lease."""
 
-    updates: int = Field(ge=0, description="Updates done in the whole run.")
+    updates: Count = Field(description="Updates done in the whole run.")
     updates_per_second: float = Field(ge=0, description="Over the last seconds.")
-    losses: dict[str, float] = Field(
+    losses: dict[Printable, float] = Field(
         default_factory=dict, max_length=100, description="Latest value of each diagnostic."
     )
-    device: str = Field(default="cpu", max_length=100, description="What it computes on.")
+    device: Printable = Field(default="cpu", description="What it computes on.")
 
 
 class LeaseRequest(Request):
@@ -275,11 +279,13 @@ class WorkerReport(Request):
 
     role: Role = Field(description="What it plays for.")
     simulators: int = Field(ge=0, le=4096, description="Simulator processes it runs.")
-    policy_version: int = Field(ge=0, description="Policy it acts with; 0 for none.")
-    environment_steps: int = Field(ge=0, description="Simulator steps since it started.")
-    episodes: int = Field(ge=0, description="Episodes finished since it started.")
-    spooled: int = Field(ge=0, description="Episodes that wait to be posted.")
-    failures: dict[str, int] = Field(default_factory=dict, max_length=50, description="Simulator failures by kind.")
+    policy_version: Count = Field(description="Policy it acts with; 0 for none.")
+    environment_steps: Count = Field(description="Simulator steps since it started.")
+    episodes: Count = Field(description="Episodes finished since it started.")
+    spooled: Count = Field(description="Episodes that wait to be posted.")
+    failures: dict[Annotated[str, Field(pattern=r"^[a-z_]{1,50}$")], Count] = Field(
+        default_factory=dict, max_length=50, description="Simulator failures by kind."
+    )
 
 
 class WorkerOrders(Wire):

@@ -225,7 +225,7 @@ def _say_where_it_stands(status: RunStatus, console: Console) -> None:
 
 def _watch(fleet: Fleet, client: ReplayClient, stop_after: int | None, stopping: Stop, console: Console) -> None:
     """Show the status until the stop condition holds or a signal asks to stop."""
-    terminal = Console()
+    terminal = Console(markup=False, emoji=False)
     with Live(console=terminal, auto_refresh=False) if terminal.is_terminal else _no_live() as live:
         shown_at = -LINE_SECONDS
         while not stopping.requested:

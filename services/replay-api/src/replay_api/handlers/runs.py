@@ -17,7 +17,6 @@ from gaitfleet.wire import (
     WorkerOrders,
     WorkerReport,
 )
-from replay_api.errors import RejectedError
 from replay_api.handlers.access import ADMIN, ANYBODY, ROLLOUT, CurrentContext, CurrentRun, RunPath
 from replay_api.handlers.problems import problems
 from replay_api.services.status import status_of
@@ -113,9 +112,6 @@ async def list_events(
 async def report_worker(
     opened: CurrentRun, worker: WorkerPath, report: WorkerReport, context: CurrentContext
 ) -> WorkerOrders:
-    if any(count < 0 for count in report.failures.values()) or any(len(kind) > 100 for kind in report.failures):
-        detail = f"failures is {report.failures!r:.200}; counts must not be negative, kinds have at most 100 characters"
-        raise RejectedError(detail, field="failures", reason="bounds")
     if opened.workers.report(worker, report):
         data = {"worker": worker, "role": report.role, "simulators": report.simulators}
         await context.events.tell(opened.run, "worker_joined", **data)
