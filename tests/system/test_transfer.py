@@ -267,6 +267,11 @@ def test_the_rules_of_the_other_run_hold_for_imported_episodes(fleet: Fleet, els
         answer = gaitfleet("import", directory, "--run", walker.run, "--url", elsewhere)
         assert answer.exit_code == 1
         assert "their states are not the same" in answer.output
+    with Fleet(elsewhere, experiment_of(task={"action": {"bins": 3}})) as coarse:
+        answer = gaitfleet("import", directory, "--run", coarse.run, "--url", elsewhere, "--keep-going")
+        assert answer.exit_code == 1
+        assert "cannot learn from the episodes" in answer.output
+        assert "with the limits or bins here no decision gives that" in answer.output
     again = gaitfleet("import", directory, "--url", fleet.url)
     assert again.output == f"run {fleet.run}: 0 episodes stored, 1 were there already, 0 refused\n"
 

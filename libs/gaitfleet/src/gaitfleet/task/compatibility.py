@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 
-from gaitfleet.errors import ExperimentError
+from gaitfleet.errors import EpisodeError, ExperimentError
 from gaitfleet.task.interface import Task
-from gaitfleet.trajectory import Float32
+from gaitfleet.trajectory import Float32, Trajectory
 
 
 def check_replayable(recorded: Task, task: Task) -> None:
@@ -28,11 +29,39 @@ def check_replayable(recorded: Task, task: Task) -> None:
         )
     _check_action_names(recorded, task)
     _check_action_values(recorded, task)
-    held = tuple((d.action_repeat, d.action_repeat + d.action_random_repeat) for d in (old, new))
+    held = _held(recorded), _held(task)
     if held[0][0] < held[1][0] or held[0][1] > held[1][1]:
         raise ExperimentError(
             f"task.action.repeat: decisions were held for {_steps(held[0])} steps, here for {_steps(held[1])}"
         )
+
+
+def check_decisions(trajectory: Trajectory, task: Task) -> None:
+    """Whether the decisions of an episode that was played in another task could have been made in this one.
+
+    Raises
+    ------
+    EpisodeError
+        Naming the first action that no decision gives here, or the first decision that was not held as long as here.
+    """
+    again, wrong = _played_again(trajectory.action, task)
+    if wrong.any():
+        step, action = np.argwhere(wrong)[0]
+        name = task.description.action_names[action]
+        message = (
+            f"action[{step},{action}] ({name}) is {trajectory.action[step, action]:g}; with this run's limits or bins "
+            f"no decision gives that, the nearest gives {again[step, action]:g}"
+        )
+        raise EpisodeError(message, field=f"action[{step},{action}]", reason="bounds")
+    least, most = _held(task)
+    steps = np.diff(trajectory.decision_steps)
+    last = trajectory.steps - trajectory.decision_steps[-1]  # the end of the episode may have cut it
+    lengths = np.append(steps, max(last, least))
+    strange = (lengths < least) | (lengths > most)
+    if strange.any():
+        step = trajectory.decision_steps[int(np.argmax(strange))]
+        message = f"decision[{step}] was held for {lengths[strange][0]} steps, here it is {_steps((least, most))}"
+        raise EpisodeError(message, field=f"decision[{step}]", reason="bounds")
 
 
 def check_networks(learned: Task, task: Task) -> None:
@@ -61,8 +90,7 @@ def _check_action_names(old: Task, new: Task) -> None:
 def _check_action_values(recorded: Task, task: Task) -> None:
     """An action can be mapped back when the policy action that stands for it produces it again."""
     received = _possible_actions(recorded)
-    again = task.to_simulator(task.to_policy(received))
-    wrong = np.abs(again - received) > 1e-5  # several times the rounding of the way there and back
+    again, wrong = _played_again(received, task)
     if wrong.any():
         level, action = np.argwhere(wrong)[0]
         name = recorded.description.action_names[action]
@@ -72,12 +100,25 @@ def _check_action_values(recorded: Task, task: Task) -> None:
         )
 
 
+def _played_again(received: Float32, task: Task) -> tuple[Float32, npt.NDArray[np.bool_]]:
+    """What the simulator receives when recorded actions [n, A] are decided anew, and where that is something else."""
+    again = task.to_simulator(task.to_policy(received))
+    largest = np.maximum(np.abs(task.description.action_low), np.abs(task.description.action_high))
+    return again, np.abs(again - received) > 1e-5 * largest  # many times the rounding of the way there and back
+
+
 def _possible_actions(task: Task) -> Float32:
     """Every level of every action, [levels, A]; both bounds and something in between where there are none."""
     bins = task.description.action_bins
     shares = np.array([0, 1 / np.pi, 1]) if bins is None else np.linspace(0, 1, bins)
     policy = (2 * shares - 1).astype(np.float32)
     return task.to_simulator(np.repeat(policy[:, None], task.description.action_size, axis=1))
+
+
+def _held(task: Task) -> tuple[int, int]:
+    """Simulator steps for which a decision is held, at least and at most."""
+    least = task.description.action_repeat
+    return least, least + task.description.action_random_repeat
 
 
 def _steps(held: tuple[int, int]) -> str:

@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from gaitfleet import codec
 from gaitfleet.client import Backoff, ReplayClient
 from gaitfleet.episode import encode_for_run
-from gaitfleet.errors import ApiUnavailableError, CodecError, ConflictError, LimitedError, RejectedError, TransferError
+from gaitfleet.errors import (
+    ApiUnavailableError,
+    CodecError,
+    ConflictError,
+    ExperimentError,
+    LimitedError,
+    RejectedError,
+    TransferError,
+)
+from gaitfleet.task.compatibility import check_replayable
+from gaitfleet.task.stages import tasks_by_stage
 from gaitfleet.transfer.bodies import read_body, read_manifest
 from gaitfleet.wire import EpisodeReceipt, EpisodeSummary, RunDescription
 
@@ -54,13 +64,14 @@ def import_episodes(client: ReplayClient, target: RunDescription, directory: Pat
             yield Imported(summary, stored=receipt.stored)
 
 
-def check_importable(source: RunDescription, target: RunDescription, episodes: Iterable[EpisodeSummary]) -> None:
+def check_importable(source: RunDescription, target: RunDescription, episodes: Collection[EpisodeSummary]) -> None:
     """Refuse at once what would be refused episode by episode.
 
     Raises
     ------
     TransferError
-        When the rows of one run are not those of the other, or its curriculum has not the stages of the episodes.
+        When the rows of one run are not those of the other, its curriculum has not the stages of the episodes, or the
+        training episodes cannot be learned from in its task.
     """
     if source.layout_hash != target.layout_hash:
         raise TransferError(
@@ -75,6 +86,20 @@ def check_importable(source: RunDescription, target: RunDescription, episodes: I
             f"episodes of {source.run!r} were played {played}, the curriculum of run {target.run!r} has "
             f"{', '.join(map(repr, stages))}: an episode counts in the stage that it names"
         )
+    _check_learnable(source, target, {episode.stage for episode in episodes if episode.role != "evaluate"})
+
+
+def _check_learnable(source: RunDescription, target: RunDescription, played: Collection[str]) -> None:
+    """Hold the tasks of the stages that were played against those in which their episodes will count."""
+    tasks = tasks_by_stage(target.experiment)
+    for stage, recorded in tasks_by_stage(source.experiment).items():
+        if stage in played:
+            try:
+                check_replayable(recorded, tasks[stage if target.experiment.curriculum is not None else ""])
+            except ExperimentError as error:
+                raise TransferError(
+                    f"run {target.run!r} cannot learn from the episodes of {source.run!r}: {error}"
+                ) from None
 
 
 def _post(client: ReplayClient, body: bytes) -> EpisodeReceipt:

@@ -12,6 +12,7 @@ from gaitfleet.episode import Episode, EpisodeMetadata, check_episode, content_d
 from gaitfleet.errors import CodecError
 from gaitfleet.quality.checks import Verdict
 from gaitfleet.quality.repeats import Played
+from gaitfleet.task.compatibility import check_decisions
 from gaitfleet.trajectory import Float32, Float64
 from gaitfleet.wire import EpisodeSummary
 from replay_api.errors import RejectedError, ServiceError, TooLargeError
@@ -70,6 +71,8 @@ def check_body(body: bytes, *, compressed: bool, run: OpenRun, limit_bytes: int)
         task = run.task_of(metadata)
         rules = task.for_evaluation() if metadata.role == "evaluate" else task
         check_episode(episode, run.run, rules.description)
+        if metadata.origin is not None and metadata.role != "evaluate":
+            check_decisions(episode.trajectory, task)
     except RejectedError as error:
         raise BrokenEpisodeError(error, metadata) from None
     except CodecError as error:
@@ -92,7 +95,7 @@ def _learned(episode: Episode, run: OpenRun, reward: Float32) -> Transitions | N
     metadata = episode.metadata
     if metadata.role == "evaluate" or run.cache_of(metadata.stage) is None:
         return None
-    if metadata.stage == run.stage_name:
+    if run.as_recorded(metadata):
         return transitions_of(episode, run.task, run.former_task, reward=reward)
     return transitions_of(retold(episode, run.task), run.task, run.former_task)
 

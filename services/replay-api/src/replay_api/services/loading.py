@@ -133,7 +133,7 @@ def read_transitions(content: bytes, run: OpenRun, limit_bytes: int) -> Transiti
     episode = decode_episode(codec.decompress(content, limit_bytes=limit_bytes))
     if episode.metadata.run != run.run:
         episode = replace(episode, metadata=episode.metadata.model_copy(update={"policy_version": 0}))
-    if (episode.metadata.run, episode.metadata.stage) != (run.run, run.stage_name):
+    if not run.as_recorded(episode.metadata):
         episode = retold(episode, run.task)
     return transitions_of(episode, run.task, run.former_task)
 

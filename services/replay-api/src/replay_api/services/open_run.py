@@ -172,6 +172,10 @@ class OpenRun:
             raise RejectedError(detail, field="stage", reason="stage")
         return self.stage_tasks[names.index(metadata.stage)]
 
+    def as_recorded(self, metadata: EpisodeMetadata) -> bool:
+        """Whether an episode can be learned from as it was recorded: it was played in the stage, and by this run."""
+        return (metadata.run, metadata.stage, metadata.origin) == (self.run, self.stage_name, None)
+
     @property
     def stage_name(self) -> str:
         """Name of the stage; empty without a curriculum."""
