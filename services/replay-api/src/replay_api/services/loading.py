@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import pairwise
@@ -46,6 +46,17 @@ class LoadPlan:
     def episodes(self) -> Sequence[Planned]:
         """Those to be loaded, newest first."""
         return [*(planned for planned in self.own if planned.stage in self.stages), *self.inherited]
+
+    def known(self, episodes: Iterable[Planned]) -> list[Planned]:
+        """Those of the run's training episodes that are in this plan, or too old for it; the others were stored after
+        it, and are followed."""
+        keys = {planned.key for planned in self.own}
+        oldest = min(((planned.stored_at, planned.key) for planned in self.own), default=None)
+        return [
+            episode
+            for episode in episodes
+            if episode.key in keys or (oldest is not None and (episode.stored_at, episode.key) < oldest)
+        ]
 
 
 async def plan_of(description: RunDescription, episodes: EpisodeStore) -> LoadPlan:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from gaitfleet.course_settings import StageSettings
 from gaitfleet.task.interface import TaskDescription
 from gaitfleet.wire import RunDescription
@@ -40,9 +42,9 @@ class Memory:
             place=place,
         )
 
-    async def sources(self, episodes: EpisodeStore) -> tuple[Source, ...]:
-        """What is sampled beside the run's own transitions."""
-        return (*await self._former(episodes), *await self._demonstrations(episodes))
+    async def sources(self, plan: loading.LoadPlan, episodes: EpisodeStore) -> tuple[Source, ...]:
+        """What is sampled beside the run's own transitions, which `plan` says."""
+        return (*await self._former(plan, episodes), *await self._demonstrations(episodes))
 
     async def _demonstrations(self, episodes: EpisodeStore) -> tuple[Source, ...]:
         run, settings = self._description, self._description.experiment.demonstrations
@@ -52,19 +54,23 @@ class Memory:
         planned = await loading.plan_of_others(run.run, run.demonstrations, capacity, episodes)
         return (Source("demonstrations", self.cache(place=2), settings.share, planned),)
 
-    async def _former(self, episodes: EpisodeStore) -> tuple[Source, ...]:
-        """What was learned from in the stage before, while the stage asks for a share of it."""
+    async def _former(self, plan: loading.LoadPlan, episodes: EpisodeStore) -> tuple[Source, ...]:
+        """What was learned from in the stage before, while the stage asks for a share of it.
+
+        What was stored after `plan` is left out: it is followed, and would be in memory twice.
+        """
         stage = self._stage
         if stage is None or stage.former is None or self._stage_steps >= stage.former.environment_steps:
             return ()
         before = self._description.model_copy(update={"stage": self._description.stage - 1})
-        plan = await loading.plan_of(before, episodes)
+        former = await loading.plan_of(before, episodes)
+        former = replace(former, own=plan.known(former.own))
         source = Source(
             name="former",
             cache=self.cache(place=1),
             share=stage.former.share,
-            planned=plan.episodes,
-            stages=plan.stages,
+            planned=former.episodes,
+            stages=former.stages,
             environment_steps=stage.former.environment_steps,
         )
         return (source,)

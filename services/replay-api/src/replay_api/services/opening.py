@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -19,7 +18,7 @@ from replay_api.services.open_run import OpenRun
 from replay_api.services.sampling import Sampler
 from replay_api.services.tally import Tally
 from replay_api.storage.checkpoint_records import CheckpointRecords
-from replay_api.storage.episodes import EpisodeStore, Planned, RoleTotal
+from replay_api.storage.episodes import EpisodeStore, RoleTotal
 from replay_api.storage.mongo import DatabaseClock
 from replay_api.storage.objects import CheckpointStore
 from replay_api.storage.replicas import ReplicaStore
@@ -78,7 +77,7 @@ async def prepared(
         record=record,
         cache=cache,
         sampler=Sampler(),
-        sources=await memory.sources(stores.episodes),
+        sources=await memory.sources(plan, stores.episodes),
         limiter=Limiter(
             LimiterRule.of(experiment, record.limits),
             inserted=await _inserted(record, plan, stores.episodes),
@@ -96,7 +95,7 @@ async def prepared(
         planned_at=planned_at,
     )
     metrics.open_run(opened.run)
-    await _remember(opened, plan.own, settled, stores.episodes)
+    await _remember(opened, plan, settled, stores.episodes)
     opened.end_sources()
     return plan, opened
 
@@ -140,10 +139,9 @@ async def _tally(record: RunRecord, settled: datetime, episodes: EpisodeStore) -
     return Tally(totals, stage, steps + record.deleted_stage_steps.get(stage, 0))
 
 
-async def _remember(opened: OpenRun, planned: Sequence[Planned], settled: datetime, episodes: EpisodeStore) -> None:
+async def _remember(opened: OpenRun, plan: loading.LoadPlan, settled: datetime, episodes: EpisodeStore) -> None:
     """Count the episodes of the last minute one by one, and take the latest returns from before it."""
-    run, keys = opened.run, {episode.key for episode in planned}
-    oldest = min(((episode.stored_at, episode.key) for episode in planned), default=None)
+    run = opened.run
     for role in ("train", "random"):
         for summary in reversed(await episodes.latest(run, role, limit=20)):
             opened.tally.remember(summary)
@@ -151,8 +149,9 @@ async def _remember(opened: OpenRun, planned: Sequence[Planned], settled: dateti
     if evaluated is not None:
         for summary in reversed(await episodes.evaluations(run, evaluated)):
             opened.tally.remember(summary)
-    for episode in await episodes.stored_since(run, settled):
-        too_old = oldest is not None and (episode.stored_at, episode.key) < oldest  # for the memory, but was inserted
-        if episode.key in keys or too_old or episode.role == "evaluate":  # any other came after the plan: followed
+    latest = await episodes.stored_since(run, settled)
+    known = {episode.key for episode in plan.known(latest)}
+    for episode in latest:
+        if episode.key in known or episode.role == "evaluate":
             opened.recent.add(episode.key)
             opened.tally.count(episode)
