@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import numpy as np
 import pytest
 
+from replay_api.services import loading
 from replay_api.services.memory import Memory
 from replay_api.settings import Settings
 from tests.conftest import serve
 from tests.faults.observed import until
 from tests.replay_api.fleet import Fleet, experiment_of
-from tests.replay_api.test_forks import wait_until_loaded
+from tests.replay_api.test_forks import forked, wait_until_loaded
 
 STEPS = 30
 
@@ -43,3 +45,45 @@ def test_an_episode_of_the_stage_before_that_arrives_while_a_run_is_opened_is_he
             until(lambda: other.status()["episodes"] == {"random": 2}, "the late one is not counted")
             (source,) = other.status()["sources"]
             assert source["transitions_held"] == 2 * STEPS
+
+
+def test_a_stored_episode_that_becomes_infinite_in_another_task_is_not_sampled(api: str) -> None:
+    with Fleet(api) as fleet:
+        episodes = [fleet.play(seed=seed) for seed in range(3)]
+        episodes[1].trajectory.reward[4] = 10.0
+        for episode in episodes:
+            assert fleet.post(episode).status_code == 201
+        child = forked(fleet, experiment_of(task={"reward_scale": 5e37}))
+        assert child.status()["transitions_held"] == 2 * STEPS
+        (batch,) = child.batches(batch_size=256)
+        assert np.isfinite(batch.reward).all()
+        assert corrupt(child) == 1
+
+
+def test_an_episode_of_another_replica_that_cannot_be_read_is_counted_and_keeps_no_other_out(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with serve(settings) as first, Fleet(first) as fleet, serve(settings) as second, Fleet(second) as other:
+        other.run, other.path = fleet.run, fleet.path
+        wait_until_loaded(other)
+        read, failures = loading.read_transitions, [RuntimeError("nobody has thought of this")]
+
+        def fail_first(*arguments: Any) -> Any:
+            if failures:
+                raise failures.pop()
+            return read(*arguments)
+
+        monkeypatch.setattr(loading, "read_transitions", fail_first)
+        for seed in range(3):
+            assert fleet.post(fleet.play(seed=seed)).status_code == 201
+        until(lambda: other.status()["transitions_held"] == 2 * STEPS, "the others are not in memory")
+        status = other.status()
+        assert (status["episodes"], status["limits"]["inserted"]) == ({"random": 3}, 3 * STEPS)
+        assert corrupt(other) == 1
+
+
+def corrupt(fleet: Fleet) -> float:
+    """Stored episodes that could not be learned from, as this replica counts them."""
+    name = f'rl_replay_corrupt_episodes_total{{run_id="{fleet.run}"}} '
+    (line,) = [line for line in fleet.http.get("/metrics").text.splitlines() if line.startswith(name)]
+    return float(line.removeprefix(name))

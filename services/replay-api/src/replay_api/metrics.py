@@ -131,7 +131,7 @@ class Metrics:
             "rl_replay_index_rebuild_seconds", "Filling the memory took this long.", _RUN
         )
         self.corrupt_episodes = self._counter(
-            "rl_replay_corrupt_episodes_total", "Stored episodes that cannot be read.", _RUN
+            "rl_replay_corrupt_episodes_total", "Stored episodes that cannot be read, or learned from.", _RUN
         )
 
     def _build_storage(self) -> None:

@@ -18,7 +18,7 @@ from gaitfleet.wire import EpisodeSummary
 from replay_api.errors import RejectedError, ServiceError, TooLargeError
 from replay_api.services.open_run import OpenRun
 from replay_api.services.retelling import retold
-from replay_api.services.transitions import Transitions, transitions_of
+from replay_api.services.transitions import Transitions, check_finite, transitions_of
 from replay_api.storage.mongo import milliseconds, now
 
 
@@ -84,7 +84,9 @@ def check_body(body: bytes, *, compressed: bool, run: OpenRun, limit_bytes: int)
         verdict = run.stage_checks[run.position(metadata.stage)](episode)
         summary = _summary_of(episode, raw, terms, reward, verdict)
         transitions = _learned(episode, run, reward)
-        _check_derived(summary, transitions)
+        _check_returns(summary)
+        if transitions is not None:
+            check_finite(transitions)
     except RejectedError as error:
         raise BrokenEpisodeError(error, metadata) from None
     return Checked(summary, body if compressed else codec.compress(body), transitions, Played.of(episode))
@@ -125,20 +127,8 @@ def _summary_of(
     )
 
 
-def _check_derived(summary: EpisodeSummary, transitions: Transitions | None) -> None:
-    """Finite states can still give an observation or a reward that is not; that must not reach a network."""
+def _check_returns(summary: EpisodeSummary) -> None:
+    """The sum of finite rewards can still overflow."""
     for name, value in (("simulator_return", summary.simulator_return), ("learned_return", summary.learned_return)):
         if not np.isfinite(value):
             raise RejectedError(f"{name} is {value}, must be finite", field=name, reason="not_finite")
-    if transitions is None:
-        return
-    arrays = (
-        ("observation", transitions.observation),
-        ("reward", transitions.reward),
-        ("former_reward", transitions.former_reward),
-    )
-    for name, array in arrays:
-        if array is not None and not np.isfinite(array).all():
-            where = [int(i) for i in np.argwhere(~np.isfinite(array))[0]]
-            detail = f"derived {name}{where} is {array[tuple(where)]}, must be finite"
-            raise RejectedError(detail, field=name, reason="not_finite")

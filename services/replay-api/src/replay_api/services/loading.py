@@ -18,7 +18,7 @@ from replay_api.errors import UnavailableError
 from replay_api.services.cache import TransitionCache
 from replay_api.services.open_run import OpenRun, learned_stages
 from replay_api.services.retelling import retold
-from replay_api.services.transitions import Transitions, transitions_of
+from replay_api.services.transitions import Transitions, check_finite, transitions_of
 from replay_api.storage.episodes import EpisodeStore, Planned, key_of
 
 _log = logging.getLogger(__name__)
@@ -135,18 +135,38 @@ async def follow(run: OpenRun, episodes: EpisodeStore, limit_bytes: int, since: 
             transitions = None
             if summary.role != "evaluate" and run.cache_of(summary.stage) is not None:
                 loop = asyncio.get_running_loop()
-                transitions = await loop.run_in_executor(run.threads, read_transitions, contents[key], run, limit_bytes)
+                transitions = await loop.run_in_executor(run.threads, _readable, key, contents[key], run, limit_bytes)
             await run.admit(summary, transitions)
 
 
+def _readable(key: str, content: bytes, run: OpenRun, limit_bytes: int) -> Transitions | None:
+    """Rows of a stored episode; None, counted and logged, where there are none that can be learned from."""
+    try:
+        return read_transitions(content, run, limit_bytes)
+    except Exception:  # whatever it is, it keeps no other out
+        run.metrics.corrupt_episodes.labels(run.run).inc()
+        _log.exception("a stored episode cannot be learned from", extra={"run": run.run, "episode": key})
+        return None
+
+
 def read_transitions(content: bytes, run: OpenRun, limit_bytes: int) -> Transitions:
-    """Rows of a stored episode: of this run in any stage, or of another, whose policies never acted here."""
+    """Rows of a stored episode: of this run in any stage, or of another, whose policies never acted here.
+
+    Raises
+    ------
+    CodecError
+        When it is no episode.
+    RejectedError
+        When a number that is derived from it is not finite: another task may make of its states what its own did not.
+    """
     episode = decode_episode(codec.decompress(content, limit_bytes=limit_bytes))
     if episode.metadata.run != run.run:
         episode = replace(episode, metadata=episode.metadata.model_copy(update={"policy_version": 0}))
     if not run.as_recorded(episode.metadata):
         episode = retold(episode, run.task)
-    return transitions_of(episode, run.task, run.former_task)
+    transitions = transitions_of(episode, run.task, run.former_task)
+    check_finite(transitions)
+    return transitions
 
 
 async def _fetch(episodes: EpisodeStore, chunk: Sequence[Planned]) -> dict[str, bytes]:
@@ -162,13 +182,9 @@ def _fill_chunk(
     run: OpenRun, cache: TransitionCache, chunk: Sequence[Planned], contents: dict[str, bytes], limit_bytes: int
 ) -> bool:
     for planned in chunk:
-        transitions = None
-        try:
-            if planned.key in contents:  # retention may have deleted it meanwhile
-                transitions = read_transitions(contents[planned.key], run, limit_bytes)
-        except Exception:  # whatever it is, the others are to be loaded
-            run.metrics.corrupt_episodes.labels(run.run).inc()
-            _log.exception("a stored episode cannot be read", extra={"run": run.run, "episode": planned.key})
+        if planned.key not in contents:  # retention has deleted it meanwhile
+            continue
+        transitions = _readable(planned.key, contents[planned.key], run, limit_bytes)
         if transitions is not None and not cache.fill(transitions, planned.stored_at.timestamp()):
             return False
     return True

@@ -9,6 +9,7 @@ import numpy as np
 from gaitfleet.episode import Episode
 from gaitfleet.task.interface import Task
 from gaitfleet.trajectory import Float32, Trajectory
+from replay_api.errors import RejectedError
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +61,22 @@ class Transitions:
             reward=self.reward[rows],
             former_reward=None if self.former_reward is None else self.former_reward[rows],
         )
+
+
+def check_finite(transitions: Transitions) -> None:
+    """Finite states can still give an observation or a reward that is not; that must not reach a network.
+
+    Raises
+    ------
+    RejectedError
+        Naming the first number that is not finite.
+    """
+    for name in ("observation", "action", "reward", "former_reward"):
+        array = getattr(transitions, name)
+        if array is not None and not np.isfinite(array).all():
+            where = [int(i) for i in np.argwhere(~np.isfinite(array))[0]]
+            detail = f"derived {name}{where} is {array[tuple(where)]}, must be finite"
+            raise RejectedError(detail, field=name, reason="not_finite")
 
 
 def transitions_of(
