@@ -75,6 +75,13 @@ PENDULUM = {"environment": "gymnasium:Pendulum-v1"}
             },
             r"gate\.max_environment_steps is 8, below blend_environment_steps 9",
         ),
+        (
+            {
+                "algorithm": {"name": "sac", "reward_scaling": True},
+                "curriculum": {"stages": [A, {"name": "b", "blend_environment_steps": 9}]},
+            },
+            r"algorithm\.reward_scaling is true and curriculum\.stages\.b\.blend_environment_steps 9",
+        ),
         ({"demonstrations": {"run": "a", "share": 1}}, r"demonstrations\.share: .*\(got 1\)"),
         ({"demonstrations": "Not A Run"}, r"demonstrations\.run: .*\(got 'Not A Run'\)"),
         (

@@ -127,7 +127,8 @@ class StageSettings(Settings):
         default=None,
         ge=1,
         description="Over so many simulator steps of training in the stage the reward goes linearly from that of the "
-        "stage before into its own; its gate is not judged before. Unset: its own holds at once.",
+        "stage before into its own; its gate is not judged before. Not with `algorithm.reward_scaling`. Unset: its "
+        "own holds at once.",
     )
     gate: GateSettings | None = Field(
         default=None, description="When the next stage begins; every stage but the last has one."

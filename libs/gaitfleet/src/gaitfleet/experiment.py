@@ -250,6 +250,17 @@ class Experiment(Settings):
         return self
 
     @model_validator(mode="after")
+    def _rewards_are_scaled_by_their_own_stage(self) -> Self:
+        for stage in () if self.curriculum is None else self.curriculum.stages:
+            if self.algorithm.reward_scaling and stage.blend_environment_steps is not None:
+                raise ValueError(
+                    f"algorithm.reward_scaling is true and curriculum.stages.{stage.name}.blend_environment_steps "
+                    f"{stage.blend_environment_steps}: the largest return of a stage sets its scale, so that the "
+                    "reward of the stage before would set it for good; set one of them only"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _the_limiter_can_move(self) -> Self:
         needed = max(float(self.algorithm.batch_size), self.replay.samples_per_insert)
         if self.error_buffer < needed:
