@@ -200,7 +200,7 @@ class Clocked:
         self._environment.reset(seed, state, target_velocity, pose)
         self.clock.append(thread_time())
 
-    def step(self, action: Float32, state: Float32) -> tuple[float, bool]:
+    def step(self, action: Float32, state: Float32) -> tuple[float, bool, bool]:
         answer = self._environment.step(action, state)
         self.clock.append(thread_time())
         return answer

@@ -29,11 +29,11 @@ class CountingEnvironment:
         self._step, self._seed = 0, seed % 1000
         state[:] = 0, self._seed, 0
 
-    def step(self, action: Any, state: Any) -> tuple[float, bool]:
+    def step(self, action: Any, state: Any) -> tuple[float, bool, bool]:
         self._step += 1
         state[:] = self._step, self._seed, action[0]
         self._at_step(self._step, state)
-        return float(self._step), False
+        return float(self._step), False, False
 
     def close(self) -> None:
         pass

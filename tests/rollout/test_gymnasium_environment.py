@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -9,7 +11,12 @@ pytest.importorskip("gymnasium", reason="Gymnasium is not installed")
 
 import gymnasium
 
+from gaitfleet.experiment import parse_experiment
+from gaitfleet.task import make_task
+from gaitfleet.trajectory import Float32
 from rollout.environments.gymnasium_environment import GymnasiumEnvironment
+from rollout.recording import Recording, RecordingShape, SharedBlock
+from rollout.worker import run_episode
 
 
 def test_rows_and_rewards_equal_gymnasiums_own() -> None:
@@ -21,8 +28,8 @@ def test_rows_and_rewards_equal_gymnasiums_own() -> None:
         environment.reset(seed, row)
         np.testing.assert_array_equal(row, own.reset(seed=seed)[0])
         for action in np.random.default_rng(seed).uniform(-2, 2, (50, 1)).astype(np.float32):
-            observation, reward, terminated, _, _ = own.step(action)
-            assert environment.step(action, row) == (float(reward), terminated)
+            observation, reward, terminated, truncated, _ = own.step(action)
+            assert environment.step(action, row) == (float(reward), terminated, truncated)
             np.testing.assert_array_equal(row, observation)
     environment.close()
 
@@ -32,7 +39,7 @@ def test_the_registered_time_limit_does_not_interfere() -> None:
     row = np.empty(3, np.float32)
     environment.reset(0, row)
     for _ in range(250):  # registered: 200
-        assert environment.step(np.zeros(1, np.float32), row)[1] is False
+        assert environment.step(np.zeros(1, np.float32), row)[1:] == (False, False)
 
 
 def test_terminated_is_what_the_environment_says() -> None:
@@ -42,11 +49,41 @@ def test_terminated_is_what_the_environment_says() -> None:
     ended = False
     for _ in range(500):
         push = np.array([np.sign(row[1]) or 1.0], np.float32)  # with the velocity: swings up to the goal
-        _, ended = environment.step(push, row)
+        _, ended, _ = environment.step(push, row)
         if ended:
             break
     assert ended
     assert row[0] >= 0.45
+
+
+class Impatient(gymnasium.Env[Float32, Float32]):
+    """Ends after five steps by a time limit within itself, as Meta-World's environments do."""
+
+    observation_space = gymnasium.spaces.Box(-9, 9, (1,), np.float32)
+    action_space = gymnasium.spaces.Box(-1, 1, (1,), np.float32)
+
+    def reset(self, **options: Any) -> tuple[Float32, dict[str, Any]]:
+        self.steps = 0
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action: Float32) -> tuple[Float32, float, bool, bool, dict[str, Any]]:
+        assert self.steps < 5, "reset it first"
+        self.steps += 1
+        return np.full(1, self.steps, np.float32), 1.0, False, self.steps == 5, {}
+
+
+def test_an_environment_that_truncates_an_episode_itself_ends_it_there() -> None:
+    gymnasium.register("Impatient-v0", lambda **_: Impatient())
+    environment = GymnasiumEnvironment("Impatient-v0")
+    spaces = {"observation_size": 1, "action_low": [-1], "action_high": [1], "time_limit_steps": 20}
+    task = make_task(parse_experiment({"task": {"environment": "gymnasium:Impatient-v0", "spaces": spaces}}).task)
+    shape = RecordingShape.of(task.description)
+    recording = Recording(SharedBlock(shape.nbytes), shape)
+    finished = run_episode(
+        environment, task, lambda _: np.zeros(1, np.float32), recording, seed=1, stopping=lambda: False
+    )
+    assert (finished.ending, finished.reason, recording.steps) == ("truncated", "environment", 5)
+    assert recording.reward[:5].tolist() == [1.0] * 5
 
 
 @pytest.mark.parametrize("value", [-2.5, 2.1, float("nan")])

@@ -131,7 +131,7 @@ def test_rewards_are_the_official_ones_step_by_step(round_: int) -> None:
     ours.reset(0, row, target_velocity)
     for action in excitations(steps):
         _, expected, _, _ = official.step(action)
-        assert ours.step(action, row) == (expected, False)
+        assert ours.step(action, row) == (expected, False, False)
 
 
 def test_same_excitations_give_the_same_rows_whatever_was_played_before(environment: ProstheticsEnvironment) -> None:
@@ -283,7 +283,7 @@ def test_a_number_that_is_not_finite_in_float32_is_a_failure_with_the_columns_na
         out[40] = value
 
     monkeypatch.setattr(environment.simulator._reader, "read", broken)
-    reward, _ = environment.step(excitations(1)[0], row)
+    reward, _, _ = environment.step(excitations(1)[0], row)
     with pytest.raises(SimulatorFailure, match=f"{environment.layout.columns[40].name} is -?(nan|inf)") as failure:
         check_finite(row, reward, environment.layout)
     assert failure.value.kind == "non_finite"

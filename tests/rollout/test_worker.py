@@ -109,7 +109,7 @@ def test_the_same_seed_and_policy_give_the_same_episode_again(experiment: Experi
 
 @dataclass
 class Ends:
-    """Terminates, fails or goes mad at step 3."""
+    """Terminates, is truncated, fails or goes mad at step 3."""
 
     how: str
     state_size: int = 3
@@ -120,13 +120,14 @@ class Ends:
         self.step_number = 0
         state[:] = np.inf if self.how == "bad first row" else 0
 
-    def step(self, action: Any, state: Any) -> tuple[float, bool]:
+    def step(self, action: Any, state: Any) -> tuple[float, bool, bool]:
         self.step_number += 1
         state[:] = self.step_number
         third = self.step_number == 3
         if third and self.how == "non_finite row":
             state[1] = np.nan
-        return (np.nan if third and self.how == "non_finite reward" else 1.0), third and self.how == "terminated"
+        reward = np.nan if third and self.how == "non_finite reward" else 1.0
+        return reward, third and self.how == "terminated", third and self.how == "truncated"
 
     def close(self) -> None:
         pass
@@ -139,13 +140,15 @@ def run(
     return run_episode(environment, task, act, recording, seed=1, stopping=stopping)
 
 
-def test_the_time_limit_truncates_and_a_termination_terminates() -> None:
+def test_the_time_limit_truncates_and_the_environment_terminates_or_truncates() -> None:
     task = make_task(GYMNASIUM.task)
     recording = new_recording(task)
     finished = run(CountingEnvironment(), task, recording)
     assert (finished.ending, finished.reason, recording.steps) == ("truncated", "time_limit", 60)
     finished = run(Ends("terminated"), task, recording)
     assert (finished.ending, finished.reason, recording.steps) == ("terminated", "environment", 3)
+    finished = run(Ends("truncated"), task, recording)
+    assert (finished.ending, finished.reason, recording.steps) == ("truncated", "environment", 3)
 
 
 def test_a_fall_is_a_termination_of_its_own() -> None:
@@ -196,7 +199,7 @@ def test_only_levels_are_recorded_and_played() -> None:
     received: list[float] = []
 
     class Watched(CountingEnvironment):
-        def step(self, action: Float32, state: Float32) -> tuple[float, bool]:
+        def step(self, action: Float32, state: Float32) -> tuple[float, bool, bool]:
             received.extend(action.tolist())
             return super().step(action, state)
 

@@ -120,7 +120,7 @@ class GymnasiumWalker(gymnasium.Env[Float32, Float32]):
             self._action[self._step] = received
             try:
                 row = self._state[self._step + 1]
-                reward, _ = self._simulator.step(received, row)
+                reward, _, _ = self._simulator.step(received, row)
                 check_finite(row, reward, self.task.description.state_layout)
             except SimulatorFailure as failure:
                 info["simulator_failure"] = str(failure)

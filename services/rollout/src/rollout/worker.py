@@ -67,7 +67,7 @@ def run_episode(
         recording.action[step] = action
         recording.decision[step] = decides[step]
         stepping_since = clock()
-        reward, terminated = environment.step(actions[step], recording.state[step + 1])
+        reward, terminated, truncated = environment.step(actions[step], recording.state[step + 1])
         stepped = clock()
         check_finite(rows[step + 1], reward, description.state_layout)
         recording.reward[step] = reward
@@ -81,6 +81,9 @@ def run_episode(
             break
         if may_abort and task.aborted(_last_step(recording, rows, actions, target_velocity, step))[0]:
             ending = "aborted", "rule"
+            break
+        if truncated:
+            ending = "truncated", "environment"
             break
     wall = clock() - began
     return Finished(*ending, wall, PhaseSeconds(simulating, deciding, wall - simulating - deciding))

@@ -14,8 +14,8 @@ from rollout.environments.interface import Float32
 class GymnasiumEnvironment:
     """An environment of Gymnasium's registry; its observation, flattened, is the state.
 
-    Reward and ``terminated`` are the environment's own. Its registered time limit is taken off, since time limits are
-    the task's.
+    Reward, ``terminated`` and ``truncated`` are the environment's own. Its registered time limit is taken off, since
+    time limits are the task's; one that it keeps within itself is not.
 
     Parameters
     ----------
@@ -68,16 +68,16 @@ class GymnasiumEnvironment:
         observation, _ = self._environment.reset(seed=seed)
         state[...] = np.ravel(observation)
 
-    def step(self, action: Float32, state: Float32) -> tuple[float, bool]:
+    def step(self, action: Float32, state: Float32) -> tuple[float, bool, bool]:
         within = (self.action_low <= action) & (action <= self.action_high)  # false for NaN
         if not within.all():
             wrong = int(np.argmin(within))
             low, high = self.action_low[wrong], self.action_high[wrong]
             raise ValueError(f"action[{wrong}] is {action[wrong]}, not within [{low}, {high}]")
         received = action.astype(self._action_dtype).reshape(self._action_shape)
-        observation, reward, terminated, _, _ = self._environment.step(received)
+        observation, reward, terminated, truncated, _ = self._environment.step(received)
         state[...] = np.ravel(observation)
-        return float(reward), bool(terminated)
+        return float(reward), bool(terminated), bool(truncated)
 
     def close(self) -> None:
         self._environment.close()

@@ -68,15 +68,15 @@ class Environment(Protocol):
             When the simulator cannot take up its first pose.
         """
 
-    def step(self, action: Float32, state: Float32) -> tuple[float, bool]:
+    def step(self, action: Float32, state: Float32) -> tuple[float, bool, bool]:
         """Advance by one simulator step under `action`, [A], and write the next row into `state`, [S].
 
         Returns
         -------
         reward
             The simulator's own.
-        terminated
-            As the simulator itself says. Ending rules of the task, and every time limit, are the caller's.
+        terminated, truncated
+            As the simulator itself says. Ending rules and the time limit of the task are the caller's.
 
         Raises
         ------

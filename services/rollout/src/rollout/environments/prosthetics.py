@@ -60,8 +60,9 @@ class ProstheticsEnvironment:
 
     ## Episode end
 
-    Never by itself: `step` always returns ``terminated = False``. The official fall (pelvis below 0.6 m), other ending
-    rules and the time limit (300 steps in round 1, 1000 in round 2) are the task's, which decides on the recorded row.
+    Never by itself: `step` always returns ``terminated = truncated = False``. The official fall (pelvis below 0.6 m),
+    other ending rules and the time limit (300 steps in round 1, 1000 in round 2) are the task's, which decides on the
+    recorded row.
 
     Parameters
     ----------
@@ -127,14 +128,14 @@ class ProstheticsEnvironment:
         self.simulator.reset(pose)
         self.simulator.extract(state)
 
-    def step(self, action: Float32, state: Float32) -> tuple[float, bool]:
+    def step(self, action: Float32, state: Float32) -> tuple[float, bool, bool]:
         self._hold(action)
         target = self._target_velocity
         target_now = None if target is None else target[self._steps + 1]  # at the end of the step, as osim-rl takes it
         self.simulator.integrate()
         self.simulator.extract(state)
         self._steps += 1
-        return self.simulator.official_reward(target_now), False
+        return self.simulator.official_reward(target_now), False, False
 
     def close(self) -> None:
         vars(self).pop("simulator", None)  # the model's memory goes with its last reference; closing twice is harmless
