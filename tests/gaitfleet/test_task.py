@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from gaitfleet.errors import ExperimentError
 from gaitfleet.experiment import GymnasiumTask, ProstheticsTask
 from gaitfleet.task import Task, make_task
+from gaitfleet.task.compatibility import check_replayable
 from gaitfleet.task.prosthetics import OBSERVATIONS, target_track
 from gaitfleet.task.prosthetics_kinematics import BODY_WEIGHT_N, Heading
 from gaitfleet.task.prosthetics_measures import touchdowns
@@ -150,6 +151,17 @@ def test_an_unknown_reward_term_is_refused_with_the_nearest_name() -> None:
 def test_an_unknown_gymnasium_environment_asks_for_its_spaces() -> None:
     with pytest.raises(ExperimentError, match=r"'Mine-v0' are not known; state them under task\.spaces"):
         make_task(GymnasiumTask(environment="gymnasium:Mine-v0"))
+
+
+def test_episodes_of_another_environment_cannot_be_replayed_though_their_sizes_are_equal() -> None:
+    walker, newer, cheetah = (
+        make_task(GymnasiumTask(environment=f"gymnasium:{name}"))
+        for name in ("Walker2d-v4", "Walker2d-v5", "HalfCheetah-v4")
+    )
+    assert walker.description.state_layout == cheetah.description.state_layout
+    check_replayable(walker, newer)
+    with pytest.raises(ExperimentError, match="it was gymnasium:Walker2d-v4, here it is gymnasium:HalfCheetah-v4"):
+        check_replayable(walker, cheetah)
 
 
 def row(task: Task, **columns: float) -> np.ndarray:

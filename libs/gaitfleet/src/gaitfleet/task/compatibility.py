@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import numpy.typing as npt
 
@@ -18,10 +20,12 @@ def check_replayable(recorded: Task, task: Task) -> None:
     Raises
     ------
     ExperimentError
-        Naming what differs, with both values: the state layout, the actions, an action that the new settings could not
-        have produced, or for how long a decision is held.
+        Naming what differs, with both values: the environment (another version of it may be), the state layout, the
+        actions, an action that the new settings could not have produced, or for how long a decision is held.
     """
     old, new = recorded.description, task.description
+    if _without_version(old.environment) != _without_version(new.environment):
+        raise ExperimentError(f"task.environment: it was {old.environment}, here it is {new.environment}")
     if old.state_layout.hash != new.state_layout.hash:
         sizes = f"{len(old.state_layout)} columns, {old.state_layout.hash}"
         raise ExperimentError(
@@ -79,6 +83,11 @@ def check_networks(learned: Task, task: Task) -> None:
             f"{new.observation_size} ({new.observation_hash})"
         )
     _check_action_names(learned, task)
+
+
+def _without_version(environment: str) -> str:
+    """``gymnasium:Walker2d`` of ``gymnasium:Walker2d-v5``."""
+    return re.sub(r"-v\d+$", "", environment)
 
 
 def _check_action_names(old: Task, new: Task) -> None:

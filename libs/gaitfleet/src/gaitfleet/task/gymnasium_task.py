@@ -57,6 +57,7 @@ class GymnasiumTaskFunctions(Task):
         self.settings = settings
         names = tuple(f"observation/{i}" for i in range(spaces.observation_size))
         self.description = TaskDescription(
+            environment=settings.environment,
             state_layout=StateLayout(tuple(Column(name, "1", "", "observation") for name in names)),
             observation_names=names,
             observation_units=("1",) * len(names),

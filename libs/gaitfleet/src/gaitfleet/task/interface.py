@@ -25,6 +25,8 @@ class TaskDescription:
 
     Parameters
     ----------
+    environment
+        What is simulated, as the experiment names it.
     state_layout
         Columns of a state row.
     observation_names, observation_units
@@ -47,6 +49,7 @@ class TaskDescription:
         Whether its episodes may begin in a pose that is not the simulator's own.
     """
 
+    environment: str
     state_layout: StateLayout
     observation_names: tuple[str, ...]
     observation_units: tuple[str, ...]

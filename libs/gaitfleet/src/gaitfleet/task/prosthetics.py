@@ -58,6 +58,7 @@ class ProstheticsTaskFunctions(Task):
         self._pelvis_y = layout.index("body_pos/pelvis/y")
         low, high = _excitation_limits(actions, settings.action.limits)
         self.description = TaskDescription(
+            environment=settings.environment,
             state_layout=layout,
             observation_names=self._observation.names,
             observation_units=self._observation.units,
