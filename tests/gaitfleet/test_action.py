@@ -50,6 +50,14 @@ def test_a_limited_muscle_stays_within_its_limits_and_the_others_do_not_care(see
         np.testing.assert_allclose(limited.to_policy(received), action, atol=2e-6)
 
 
+@pytest.mark.parametrize(("low", "high"), [(0.0, 0.0), (1.0, -1.0), (-3e38, 3e38), (0.0, 1e39), (1.0, 1.0 + 1e-9)])
+def test_bounds_between_which_there_is_nothing_are_refused(low: float, high: float) -> None:
+    """Equal in float32, the wrong way round, or too far apart: every action would come out as NaN."""
+    spaces = {"observation_size": 3, "action_low": [-1, low], "action_high": [1, high], "time_limit_steps": 9}
+    with pytest.raises(ExperimentError, match=r"task\.spaces: action 1 has the bounds \["):
+        parse_experiment({"task": {"environment": "gymnasium:Mine-v0", "spaces": spaces}})
+
+
 def test_limits_of_no_muscle_or_beyond_an_excitation_are_refused() -> None:
     with pytest.raises(ExperimentError, match=r"unknown muscle 'vasti'; did you mean 'vasti_[lr]'"):
         make_task(ProstheticsTask(action={"limits": {"vasti": (0, 0.5)}}))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
+import numpy as np
 from pydantic import Discriminator, Field, Tag, model_validator
 
 from gaitfleet.settings import Settings
@@ -19,6 +20,13 @@ INTEGRATORS = (
     "Verlet",
 )
 """Integration methods of OpenSim's Manager."""
+
+
+def _spans(low: float, high: float) -> bool:
+    """Whether an action value has room between its bounds as tasks compute it, in float32."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        width = np.float32(high) - np.float32(low)
+    return bool(width > 0 and np.isfinite(width))
 
 
 class ActionSettings(Settings):
@@ -53,7 +61,7 @@ class ProstheticsActionSettings(ActionSettings):
     @model_validator(mode="after")
     def _limits_are_excitations(self) -> Self:
         for muscle, (low, high) in self.limits.items():
-            if not 0 <= low < high <= 1:
+            if not (low >= 0 and high <= 1 and _spans(low, high)):
                 raise ValueError(f"limits of {muscle} are [{low:g}, {high:g}]; must be 0 <= lowest < highest <= 1")
         return self
 
@@ -218,13 +226,19 @@ class SpacesSettings(Settings):
 
     observation_size: int = Field(ge=1, le=100_000, description="Length of the flattened Box observation.")
     action_low: tuple[float, ...] = Field(min_length=1, description="Lower bound of every action value.")
-    action_high: tuple[float, ...] = Field(min_length=1, description="Upper bound of every action value.")
+    action_high: tuple[float, ...] = Field(min_length=1, description="Upper bounds, each above the lower one.")
     time_limit_steps: int = Field(ge=1, le=1_000_000, description="Steps after which an episode is truncated.")
 
     @model_validator(mode="after")
     def _bounds_match(self) -> Self:
         if len(self.action_low) != len(self.action_high):
             raise ValueError(f"action_low has {len(self.action_low)} values, action_high {len(self.action_high)}")
+        for i, (low, high) in enumerate(zip(self.action_low, self.action_high, strict=True)):
+            if not _spans(low, high):
+                raise ValueError(
+                    f"action {i} has the bounds [{low:g}, {high:g}]; the lower must be below the upper, and both, like "
+                    "their difference, numbers of single precision"
+                )
         return self
 
 
