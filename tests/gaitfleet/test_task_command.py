@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 from gaitfleet.command import app
 from gaitfleet.task.prosthetics import OBSERVATIONS
 from gaitfleet.task.prosthetics_reward import PRESETS, TERMS
+from replay_api.services.cache import Row, TransitionCache
 
 WIDE = {"COLUMNS": "250"}
 
@@ -88,9 +89,12 @@ def test_a_file_is_checked_with_its_shapes_and_its_own_weights(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("task", "parts"),
     [
-        ("{}", ("159 values", "none, the present step alone", "724 bytes a decision, 0.7 GB when full")),
-        ("{observation: {history: 2}, round: 2}", ("477 values", "the present step, then t-4, t-8", "1996 bytes")),
-        ("{observation: {preset: seed-1260}}", ("1260 values", "then t-1, t-2, t-3", "5128 bytes a decision, 5.1 GB")),
+        ("{}", ("159 values", "none, the present step alone", "726 bytes a decision, 0.77 GB when full")),
+        ("{observation: {history: 2}, round: 2}", ("477 values", "the present step, then t-4, t-8", "1998 bytes")),
+        (
+            "{observation: {preset: seed-1260}}",
+            ("1260 values", "then t-1, t-2, t-3", "5130 bytes a decision, 5.45 GB"),
+        ),
         ("{environment: 'gymnasium:Pendulum-v1'}", ("3 values", "none, the present step alone")),
     ],
 )
@@ -103,6 +107,33 @@ def test_a_file_is_checked_with_its_history_and_what_it_costs(
     assert status == 0
     for part in parts:
         assert part in text
+
+
+def test_the_memory_that_is_printed_is_what_the_replay_api_allocates(tmp_path: Path) -> None:
+    file = tmp_path / "experiment.yaml"
+    file.write_text(
+        """
+        replay: {capacity: 3_000_000, sampling: prioritized}
+        demonstrations: other
+        curriculum:
+          stages:
+            - {name: a, gate: {mean_return: 1}}
+            - name: b
+              task: {reward: {preset: mattias}}
+              replay: restart
+              former: {share: 0.25, environment_steps: 1000}
+              blend_environment_steps: 1000
+        """
+    )
+    status, text = run("check", str(file))
+    assert status == 0
+    first, second = (line for line in text.splitlines() if line.startswith("replay memory"))
+    assert first.endswith("GB when full, as much again for the demonstrations")
+    assert second.endswith("GB when full, as much again for the demonstrations, as much again for the stage before")
+    for line, blended in ((first, False), (second, True)):
+        cache = TransitionCache(3_000_000, Row(159, 19), priority_exponent=0.6, blended=blended)
+        cache.tail = cache.head - cache.rows  # as if all of them were in use
+        assert f" {cache.nbytes / 1e9:.2f} GB when full" in line
 
 
 def test_a_file_with_a_mistake_ends_with_its_name_and_status_1(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from gaitfleet.course_settings import StageSettings
 from gaitfleet.errors import ExperimentError
 from gaitfleet.experiment import Experiment, ProstheticsObservationSettings, ProstheticsTask, load_experiment
 from gaitfleet.task import Task, TaskDescription, make_task
@@ -74,12 +75,12 @@ def check(file: Annotated[Path, typer.Argument(help="Experiment file.")]) -> Non
             console.print(f"\nstage {experiment.stage_names[index]}", style="bold", highlight=False)
             console.print(experiment.curriculum.stages[index].begins, highlight=False)
         played = experiment.model_copy(update={"task": experiment.task_at(index)})
-        _describe(console, played, made)
+        _describe(console, played, made, experiment.stage_at(index))
 
 
-def _describe(console: Console, experiment: Experiment, made: Task) -> None:
+def _describe(console: Console, experiment: Experiment, made: Task, stage: StageSettings | None) -> None:
     settings = experiment.task
-    console.print(_shapes(experiment, made))
+    console.print(_shapes(experiment, made, stage))
     if isinstance(settings, ProstheticsTask):
         reward = settings.reward
         preset = PRESETS[reward.preset]
@@ -128,7 +129,7 @@ def _observed(name: str, *, prosthetic: bool) -> TaskDescription:
     return make_task(ProstheticsTask(observation=observation, prosthetic=prosthetic)).description
 
 
-def _shapes(experiment: Experiment, made: Task) -> Table:
+def _shapes(experiment: Experiment, made: Task, stage: StageSettings | None) -> Table:
     description = made.description
     most = description.action_repeat + description.action_random_repeat
     held = (
@@ -154,11 +155,26 @@ def _shapes(experiment: Experiment, made: Task) -> Table:
     )
     table.add_row("a training episode begins", begins)
     table.add_row("an abort", "keeps its future" if made.abort_bootstraps else "costs its future")
-    # beside observation and action: reward, return so far, and four bytes of marks
-    decision_bytes = 4 * (description.observation_size + description.action_size + 3)
-    held = f"{decision_bytes} bytes a decision, {decision_bytes * experiment.replay.capacity / 1e9:.1f} GB when full"
-    table.add_row("replay memory", held)
+    table.add_row("replay memory", _memory(experiment, description, stage))
     return table
+
+
+def _memory(experiment: Experiment, description: TaskDescription, stage: StageSettings | None) -> str:
+    """What the replay API holds of a decision, and when it holds as many as fit (`TransitionCache`)."""
+    blended = stage is not None and stage.blend_environment_steps is not None
+    rewards = 16 if blended else 8  # the reward and the return so far; of the stage before too
+    marks = 6  # where the episode ends, which policy acted, how often it was sampled
+    decision_bytes = 4 * (description.observation_size + description.action_size) + rewards + marks
+    rows = experiment.replay.capacity * 17 // 16 + 1  # one in sixteen more: the final observations
+    full = rows * decision_bytes
+    if experiment.replay.sampling == "prioritized":
+        full += 16 << (rows - 1).bit_length()  # the tree of sums: two float64 a leaf, a power of two of them
+    text = f"{decision_bytes} bytes a decision, {full / 1e9:.2f} GB when full"
+    if experiment.demonstrations is not None:
+        text += ", as much again for the demonstrations"
+    if stage is not None and stage.former is not None:
+        text += ", as much again for the stage before"
+    return text
 
 
 def _table(*names: str) -> Table:
