@@ -19,6 +19,7 @@ import httpx
 import pytest
 import uvicorn
 
+from replay_api.handlers.protocol import BoundedProtocol
 from replay_api.main import create_app
 from replay_api.settings import Settings
 from tests.replay_api.fleet import Fleet
@@ -59,7 +60,7 @@ def serve(settings: Settings) -> Iterator[str]:
     """The application on a loopback port, in a thread of this process; gives its base URL."""
     app = create_app(settings)
     config = uvicorn.Config(
-        app, port=0, http="httptools", loop="uvloop", log_level="warning", timeout_graceful_shutdown=3
+        app, port=0, http=BoundedProtocol, loop="uvloop", log_level="warning", timeout_graceful_shutdown=3
     )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run)

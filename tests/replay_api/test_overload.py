@@ -63,13 +63,71 @@ def server(mongodb_uri: str, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         process.wait(30)
 
 
+def connect(url: str) -> socket.socket:
+    host, port = url.removeprefix("http://").split(":")
+    return socket.create_connection((host, int(port)), timeout=30)
+
+
 def send_part(url: str, path: str, part: bytes, content_type: str, more: str = "") -> socket.socket:
     """A connection on which a post of `BODY_BYTES` has begun and does not end; `more` are header lines."""
-    host, port = url.removeprefix("http://").split(":")
-    connection = socket.create_connection((host, int(port)), timeout=30)
-    head = f"POST {path} HTTP/1.1\r\nHost: {host}\r\nContent-Type: {content_type}\r\n{more}"
+    connection = connect(url)
+    head = f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: {content_type}\r\n{more}"
     connection.sendall(f"{head}Content-Length: {BODY_BYTES}\r\n\r\n".encode() + part)
     return connection
+
+
+def received(connection: socket.socket) -> bytes:
+    """All that comes until the other side disconnects."""
+    pieces = []
+    with suppress(ConnectionError):  # it does so while more is sent
+        while piece := connection.recv(1 << 16):
+            pieces.append(piece)
+    return b"".join(pieces)
+
+
+def test_a_head_without_end_is_not_kept(server: tuple[str, psutil.Process]) -> None:
+    url, process = server
+    before = process.memory_info().rss
+    with connect(url) as connection:
+        connection.sendall(b"GET /health/live HTTP/1.1\r\nHost: x\r\n")
+        with pytest.raises(ConnectionError):
+            connection.sendall(100 * (b"x: " + b"a" * MIB + b"\r\n"))
+    assert process.memory_info().rss - before < 32 * MIB
+    with connect(url) as connection:  # in pieces, but not too long
+        connection.sendall(b"GET /health/live HTTP/1.1\r\n")
+        time.sleep(0.1)
+        connection.sendall(b"x: " + b"a" * 60_000 + b"\r\nHost: x\r\n")
+        time.sleep(0.1)
+        connection.sendall(b"Connection: close\r\n\r\n")
+        assert received(connection).startswith(b"HTTP/1.1 200")
+
+
+def test_few_requests_wait_for_the_answer_to_another(server: tuple[str, psutil.Process]) -> None:
+    url, _ = server
+    question = b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n"
+    with connect(url) as connection:
+        connection.sendall(5 * question)
+        answers = b""
+        while answers.count(b'"alive"') < 5:
+            answers += connection.recv(1 << 16)
+        connection.sendall(10_000 * question)
+        assert received(connection).count(b'"alive"') < 100
+
+
+def test_a_connection_without_a_whole_head_is_closed_and_a_long_answer_is_not(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("replay_api.handlers.protocol.HEAD_SECONDS", 0.5)
+    with serve(settings) as url, Fleet(url) as fleet:
+        for part in (b"", b"\r\n", b"GET /health/live HTTP/1.1\r\n"):
+            with connect(url) as connection:
+                connection.sendall(part)
+                assert received(connection) == b""
+        with connect(url) as connection:
+            began = time.monotonic()
+            connection.sendall(f"GET {fleet.path}/policy?wait=2 HTTP/1.1\r\nHost: x\r\n\r\nGET /health".encode())
+            assert received(connection).startswith(b"HTTP/1.1 404")
+            assert time.monotonic() - began > 2
 
 
 def test_beyond_the_budget_posts_are_told_to_come_back_and_memory_stays(server: tuple[str, psutil.Process]) -> None:

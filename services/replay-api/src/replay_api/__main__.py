@@ -12,6 +12,7 @@ from fastapi import FastAPI
 from pydantic import ValidationError
 
 from gaitfleet.logs import configure_logging
+from replay_api.handlers.protocol import BoundedProtocol
 from replay_api.interpreter import tune
 from replay_api.main import create_app
 from replay_api.settings import from_environment
@@ -55,7 +56,7 @@ def main() -> int:
         host=settings.host,
         port=settings.port,
         loop="uvloop",
-        http="httptools",
+        http=BoundedProtocol,
         log_config=None,
         access_log=False,
         timeout_graceful_shutdown=settings.shutdown_seconds,
