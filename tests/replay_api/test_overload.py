@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import select
@@ -12,6 +13,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
+from typing import Any
 
 import httpx
 import psutil
@@ -22,11 +24,13 @@ from gaitfleet.client import ReplayClient
 from gaitfleet.command.processes import free_port
 from gaitfleet.episode import encode_episode
 from gaitfleet.errors import LimitedError
+from gaitfleet.wire import PriorityUpdate, TrainerProgress, WorkerReport
+from replay_api.handlers.measuring import PARSED
 from replay_api.services.retention import Retention
 from replay_api.settings import Settings
 from tests.conftest import serve
 from tests.faults.observed import until
-from tests.replay_api.fleet import Fleet
+from tests.replay_api.fleet import Fleet, experiment_of
 
 MIB = 1 << 20
 INFLIGHT_BYTES = 64 * MIB
@@ -189,17 +193,46 @@ def test_json_beyond_the_budget_waits_too(server: tuple[str, psutil.Process]) ->
     url, process = server
     with ExitStack() as stack, Fleet(url) as fleet:
         before = process.memory_info().rss
-        path, part = f"{fleet.path}/lease", bytes(3 * MIB)
+        path, part = f"{fleet.path}/priorities", bytes(3 * MIB)
         begun = [stack.enter_context(send_part(url, path, part, "application/json")) for _ in range(40)]
         refused: set[socket.socket] = set()
         deadline = time.monotonic() + 60
-        while len(refused) < 40 - INFLIGHT_BYTES // len(part) - 1:
+        while len(refused) < 39:  # parsed, one may fill the budget
             assert time.monotonic() < deadline, f"{len(refused)} are refused"
             refused |= set(select.select([one for one in begun if one not in refused], [], [], 1)[0])
         assert {connection.recv(12) for connection in refused} == {b"HTTP/1.1 429"}
-        assert process.memory_info().rss - before < 2 * INFLIGHT_BYTES  # all bodies are 120 MiB, and parsed far more
+        assert process.memory_info().rss - before < INFLIGHT_BYTES  # all bodies are 120 MiB, and parsed far more
     with Fleet(url) as fleet:
         assert fleet.lease().status_code == 200
+
+
+def test_one_update_of_priorities_is_taken_although_it_fills_the_budget(server: tuple[str, psutil.Process]) -> None:
+    url, _ = server
+    with Fleet(url, experiment_of(replay={"sampling": "prioritized"})) as fleet:
+        index = list(range(1 << 53, (1 << 53) + 65_536))
+        update = PriorityUpdate(index=index, priority=[1 / 3] * len(index))
+        body = update.model_dump_json()
+        assert PARSED * len(body) > INFLIGHT_BYTES
+        answer = fleet.http.post(f"{fleet.path}/priorities", content=body, headers={"Content-Type": "application/json"})
+        assert answer.json() == {"updated": 0, "evicted": 65_536}
+
+
+def test_what_workers_and_trainers_send_every_few_seconds_has_64_kib(fleet: Fleet) -> None:
+    numbers: dict[str, Any] = dict.fromkeys(
+        ("simulators", "policy_version", "environment_steps", "episodes", "spooled"), 1
+    )
+    report = WorkerReport(role="train", failures={f"{kind:é>100}": 2**53 for kind in range(50)}, **numbers)
+    progress = TrainerProgress(
+        updates=1, updates_per_second=0.1, losses={f"{name:x>100}": 1 / 3 for name in range(100)}
+    )
+    path = f"{fleet.path}/workers/w"
+    escaped = json.dumps(report.model_dump())  # six characters for every é
+    for body in (report.model_dump_json(), escaped):
+        assert fleet.http.put(path, content=body, headers={"Content-Type": "application/json"}).status_code == 200
+    assert fleet.lease(progress=progress.model_dump()).status_code == 200
+    for method, place in (("PUT", "/workers/w"), ("POST", "/lease"), ("POST", "/batches"), ("PATCH", "/limits")):
+        answer = fleet.http.request(method, fleet.path + place, json={str(key): 0 for key in range(8000)})
+        assert (answer.status_code, answer.json()["reason"]) == (413, "too_large"), place
 
 
 def test_a_body_that_never_ends_gives_its_place_back(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -75,12 +75,16 @@ class Settings(BaseSettings):
     )
     max_decompressed_bytes: int = Field(default=64 << 20, ge=1 << 10, description="Body of an episode, decompressed.")
     max_checkpoint_bytes: int = Field(default=1 << 30, ge=1 << 10, description="Body of a checkpoint.")
-    max_json_bytes: int = Field(default=4 << 20, ge=1 << 10, description="Body of any other request.")
+    max_json_bytes: int = Field(
+        default=4 << 20,
+        ge=1 << 10,
+        description="Body with an experiment or with priorities; that of any other request has 64 KiB.",
+    )
     max_inflight_bytes: int = Field(
         default=512 << 20,
         ge=1 << 20,
         description="Episode bytes worked on at once, counted twice as sent and once decompressed, and as much of "
-        "JSON; then 429. One episode must fit.",
+        "JSON, counted thirtyfold, as it may become in memory; then 429. One episode must fit.",
     )
     max_concurrent_episodes: int = Field(
         default=256,

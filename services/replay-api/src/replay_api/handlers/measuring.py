@@ -19,6 +19,16 @@ from replay_api.services.admission import Admission
 _LARGE_BODIES = re.compile(r"/v1/runs/[^/]+/(episodes|checkpoints/[^/]+)")
 """Paths of bodies with limits of their own."""
 
+_LARGE_JSON = re.compile(r"/v1/runs/[^/]+(/forks|/priorities)?")
+"""Paths of experiments and of priorities, which may be as large as the settings say."""
+
+MAX_SMALL_JSON_BYTES = 1 << 16
+"""Any other JSON body, in bytes: the largest that clients send, a worker's report with 50 kinds of failures, has half
+of it. What a worker may send is so small that neither what it parses to nor a list of its errors is a burden."""
+
+PARSED = 30
+"""Memory of parsed JSON for each byte of it: ``{},`` is a dictionary of 64 bytes and the reference to it."""
+
 
 class Measuring:
     """Times requests from the first byte in to the last byte out. The label is the route's template, never the path."""
@@ -27,7 +37,7 @@ class Measuring:
         self._app = app
         self._metrics = metrics
         self._max_json_bytes = max_json_bytes
-        self._json = Admission(max_inflight_bytes, "bytes of JSON")
+        self._json = Admission(max_inflight_bytes, "bytes of parsed JSON")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -56,6 +66,9 @@ class Measuring:
     def _bounded(self, scope: Scope, receive: Receive, held: ExitStack) -> Receive:
         if _LARGE_BODIES.fullmatch(scope["path"]):
             return receive
+        limit = self._max_json_bytes
+        if not _LARGE_JSON.fullmatch(scope["path"]):
+            limit = min(limit, MAX_SMALL_JSON_BYTES)
         received = 0
         known = complete = False
         ends: float | None = None
@@ -75,10 +88,10 @@ class Measuring:
                 raise too_slow("body", BODY_SECONDS) from None
             complete = not message.get("more_body", False)
             size = len(message.get("body", b""))
-            held.enter_context(self._json.take(size))
+            held.enter_context(self._json.take(PARSED * size, holding=PARSED * received))
             received += size
-            if received > self._max_json_bytes:
-                raise too_large("body", received, self._max_json_bytes)
+            if received > limit:
+                raise too_large("body", received, limit)
             return message
 
         return bounded

@@ -25,15 +25,22 @@ class Admission:
         self._taken = 0
 
     @contextmanager
-    def take(self, amount: int) -> Iterator[None]:
+    def take(self, amount: int, *, holding: int = 0) -> Iterator[None]:
         """Hold `amount` while the context lasts. One request is always admitted, however large.
+
+        Parameters
+        ----------
+        amount
+            Units.
+        holding
+            What the same request has taken before.
 
         Raises
         ------
         LimitedError
             When others hold too much.
         """
-        if self._taken and self._taken + amount > self._budget:
+        if self._taken > holding and self._taken + amount > self._budget:
             detail = f"{self._taken} of {self._budget} {self._what} are being worked on; this needs {amount}"
             raise LimitedError(detail, reason="busy", retry_after_seconds=1)
         self._taken += amount
