@@ -22,7 +22,7 @@ from gaitfleet.checkpoint import METADATA_KEY as CHECKPOINT_KEY
 from gaitfleet.checkpoint import decode_checkpoint
 from gaitfleet.episode import METADATA_KEY as EPISODE_KEY
 from gaitfleet.episode import check_episode, decode_episode, encode_episode
-from gaitfleet.errors import CodecError
+from gaitfleet.errors import CodecError, EpisodeError
 from gaitfleet.policy import METADATA_KEY as POLICY_KEY
 from gaitfleet.policy import NumpyPolicy
 from gaitfleet.task import make_task
@@ -146,6 +146,13 @@ def test_an_episode_from_a_time_that_cannot_be_is_refused(moment: str) -> None:
     body = codec.read(EPISODE)
     metadata = json.loads(body.metadata[EPISODE_KEY]) | {"started_at": moment}
     with pytest.raises(CodecError, match="started_at"):
+        decode_episode(codec.write(body.tensors, {EPISODE_KEY: json.dumps(metadata)}))
+
+
+def test_the_fields_of_an_episode_are_not_looked_at_where_they_are_too_many() -> None:
+    body = codec.read(EPISODE)
+    metadata = json.loads(body.metadata[EPISODE_KEY]) | {str(field): 0 for field in range(8000)}
+    with pytest.raises(EpisodeError, match=r"has \d+ characters, may have 65536"):
         decode_episode(codec.write(body.tensors, {EPISODE_KEY: json.dumps(metadata)}))
 
 

@@ -28,6 +28,10 @@ from gaitfleet.trajectory import Float32, Trajectory
 
 METADATA_KEY = "gaitfleet.episode"
 
+MAX_METADATA_CHARACTERS = 1 << 16
+"""Length of that object; a pose of 50 coordinates makes it some kilobytes. In a header of 1 MiB there is room for
+100,000 unknown fields, and an error is built for each before the first is told."""
+
 Role = Literal["train", "random", "evaluate"]
 Ending = Literal["terminated", "truncated", "aborted"]
 EndingReason = Literal["fall", "environment", "time_limit", "preempted", "simulator_failure", "rule"]
@@ -136,8 +140,12 @@ def decode_episode(body: bytes) -> Episode:
     decoded = codec.read(body)
     if METADATA_KEY not in decoded.metadata:
         raise EpisodeError(f"metadata has no {METADATA_KEY!r}", field="__metadata__", reason="metadata")
+    text = decoded.metadata[METADATA_KEY]
+    if len(text) > MAX_METADATA_CHARACTERS:
+        message = f"metadata {METADATA_KEY!r} has {len(text)} characters, may have {MAX_METADATA_CHARACTERS}"
+        raise EpisodeError(message, field=METADATA_KEY, reason="metadata")
     try:
-        metadata = EpisodeMetadata.model_validate_json(decoded.metadata[METADATA_KEY])
+        metadata = EpisodeMetadata.model_validate_json(text)
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"]) or METADATA_KEY
