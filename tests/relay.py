@@ -164,7 +164,7 @@ class Service(Relay):
             with contextlib.suppress(OSError, TimeoutError):
                 async with asyncio.timeout(5):
                     reader, writer = await asyncio.open_connection("127.0.0.1", port)
-                    writer.write(b"GET /health/ready HTTP/1.1\r\nHost: probe\r\nConnection: close\r\n\r\n")
+                    writer.write(b"GET /health/ready HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n")
                     ready = b" 200 " in await reader.readline()
                     writer.close()
             (self.ready.add if ready else self.ready.discard)(port)

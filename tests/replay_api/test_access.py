@@ -128,6 +128,28 @@ def test_without_authentication_it_listens_on_loopback_only(host: str) -> None:
         Settings(authentication="none", host=host)
 
 
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"Origin": "https://elsewhere.example"}, 403),
+        ({"Origin": "null"}, 403),
+        ({"Host": "elsewhere.example:8080"}, 403),
+        ({"Host": "[::1"}, 403),
+        ({"Host": "127.0.0.1.elsewhere.example"}, 403),
+        ({"Host": "localhost:8080", "Origin": "http://127.0.0.1:3000"}, 200),
+        ({"Host": "[::1]:8080"}, 200),
+    ],
+    ids=str,
+)
+def test_without_authentication_pages_of_other_sites_are_refused(
+    fleet: Fleet, guarded: str, headers: dict[str, str], status: int
+) -> None:
+    answer = fleet.http.post(f"{fleet.path}/lease", json={"holder": "page"}, headers=headers)
+    assert answer.status_code == status
+    assert (fleet.status()["lease"] is None) == (status == 403)
+    assert httpx.get(f"{guarded}/v1/runs", headers=bearer("reader") | headers).status_code == 200
+
+
 def test_it_does_not_start_without_tokens_unless_told_so() -> None:
     ended = subprocess.run(
         [sys.executable, "-m", "replay_api"], capture_output=True, text=True, timeout=60, check=False

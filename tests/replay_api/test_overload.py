@@ -93,14 +93,14 @@ def test_a_head_without_end_is_not_kept(server: tuple[str, psutil.Process]) -> N
     url, process = server
     before = process.memory_info().rss
     with connect(url) as connection:
-        connection.sendall(b"GET /health/live HTTP/1.1\r\nHost: x\r\n")
+        connection.sendall(b"GET /health/live HTTP/1.1\r\nHost: 127.0.0.1\r\n")
         with pytest.raises(ConnectionError):
             connection.sendall(100 * (b"x: " + b"a" * MIB + b"\r\n"))
     assert process.memory_info().rss - before < 32 * MIB
     with connect(url) as connection:  # in pieces, but not too long
         connection.sendall(b"GET /health/live HTTP/1.1\r\n")
         time.sleep(0.1)
-        connection.sendall(b"x: " + b"a" * 60_000 + b"\r\nHost: x\r\n")
+        connection.sendall(b"x: " + b"a" * 60_000 + b"\r\nHost: 127.0.0.1\r\n")
         time.sleep(0.1)
         connection.sendall(b"Connection: close\r\n\r\n")
         assert received(connection).startswith(b"HTTP/1.1 200")
@@ -108,7 +108,7 @@ def test_a_head_without_end_is_not_kept(server: tuple[str, psutil.Process]) -> N
 
 def test_few_requests_wait_for_the_answer_to_another(server: tuple[str, psutil.Process]) -> None:
     url, _ = server
-    question = b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n"
+    question = b"GET /health/live HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
     with connect(url) as connection:
         connection.sendall(5 * question)
         answers = b""
@@ -129,7 +129,9 @@ def test_a_connection_without_a_whole_head_is_closed_and_a_long_answer_is_not(
                 assert received(connection) == b""
         with connect(url) as connection:
             began = time.monotonic()
-            connection.sendall(f"GET {fleet.path}/policy?wait=2 HTTP/1.1\r\nHost: x\r\n\r\nGET /health".encode())
+            connection.sendall(
+                f"GET {fleet.path}/policy?wait=2 HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\nGET /health".encode()
+            )
             assert received(connection).startswith(b"HTTP/1.1 404")
             assert time.monotonic() - began > 2
 

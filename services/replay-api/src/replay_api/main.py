@@ -14,6 +14,7 @@ from replay_api.context import open_context
 from replay_api.handlers import checkpoints, description, episodes, health, problems, runs, training
 from replay_api.handlers.measuring import Measuring
 from replay_api.handlers.turns import Turns
+from replay_api.handlers.web_pages import NoWebPages
 from replay_api.metrics import Metrics
 from replay_api.services.run_metrics import RunCollector
 from replay_api.settings import Settings
@@ -55,6 +56,8 @@ def create_app(settings: Settings) -> FastAPI:
     description.complete(app)
     for module in (runs, episodes, training, checkpoints, health):
         app.include_router(module.router)
+    if settings.authentication == "none":
+        app.add_middleware(NoWebPages)
     app.add_middleware(Turns)
     app.add_middleware(
         Measuring,

@@ -139,7 +139,7 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _open_only_on_loopback(self) -> Self:
-        if self.authentication == "none" and not _is_loopback(self.host):
+        if self.authentication == "none" and not is_loopback(self.host):
             raise ValueError(
                 f"authentication is none, so host must be a loopback address, not {self.host!r}: "
                 "set tokens, or listen on 127.0.0.1"
@@ -192,7 +192,8 @@ def from_environment() -> Settings:
     return Settings(_secrets_dir=os.environ.get("GAITFLEET_REPLAY_API_SECRETS_DIRECTORY"))
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Whether a name or an address is one of this machine alone."""
     if host == "localhost":
         return True
     try:

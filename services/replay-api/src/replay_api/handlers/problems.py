@@ -58,13 +58,8 @@ def respond(problem: Problem, headers: dict[str, str] | None = None) -> Response
     return Response(problem.model_dump_json(exclude_none=True), problem.status, headers, MEDIA_TYPE)
 
 
-def _writable(text: str) -> str:
-    """The text without halves of surrogate pairs, which JSON can name and UTF-8 cannot hold."""
-    return text.encode(errors="backslashreplace").decode()
-
-
-async def _service_error(request: Request, error: Exception) -> Response:
-    refusal = cast(ServiceError, error)
+def refused(refusal: ServiceError) -> Response:
+    """A refusal as a response."""
     problem = Problem(
         type=refusal.type,
         title=refusal.title,
@@ -81,6 +76,15 @@ async def _service_error(request: Request, error: Exception) -> Response:
     if refusal.status == 413:
         headers["Connection"] = "close"  # the rest of the body is not read
     return respond(problem, headers)
+
+
+def _writable(text: str) -> str:
+    """The text without halves of surrogate pairs, which JSON can name and UTF-8 cannot hold."""
+    return text.encode(errors="backslashreplace").decode()
+
+
+async def _service_error(request: Request, error: Exception) -> Response:
+    return refused(cast(ServiceError, error))
 
 
 async def _invalid(request: Request, error: Exception) -> Response:
@@ -105,9 +109,9 @@ async def _invalid(request: Request, error: Exception) -> Response:
 async def _http_error(request: Request, error: Exception) -> Response:
     refusal = cast(HTTPException, error)
     if isinstance(refusal.__cause__, ServiceError):  # FastAPI wraps what is raised while it reads a JSON body
-        return await _service_error(request, refusal.__cause__)
+        return refused(refusal.__cause__)
     if refusal.status_code == 400 and refusal.__cause__ is not None:  # not UTF-8, nested too deep, a number too long
-        return await _service_error(request, RejectedError("the body is not JSON", field="body", reason="invalid"))
+        return refused(RejectedError("the body is not JSON", field="body", reason="invalid"))
     title = _TITLES.get(refusal.status_code, "Error")
     detail = f"{request.method} {request.url.path}: {title.lower()}"
     problem = Problem(title=title, status=refusal.status_code, detail=detail[:300])
