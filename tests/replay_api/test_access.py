@@ -212,6 +212,11 @@ def test_the_published_description_describes_everything(api: str) -> None:
                         assert list(answer["content"]) == ["application/problem+json"], (method, path, status)
 
 
+def test_no_page_is_served_that_loads_scripts_from_elsewhere(api: str) -> None:
+    for path in ("/docs", "/docs/oauth2-redirect", "/redoc"):
+        assert httpx.get(api + path).status_code == 404, path
+
+
 def test_metrics_have_bounded_labels(fleet: Fleet) -> None:
     fleet.post(fleet.play())
     fleet.batches()

@@ -51,6 +51,8 @@ def create_app(settings: Settings) -> FastAPI:
         summary="Keeps what the rollouts play and what the trainer learns, and serves both.",
         lifespan=lifespan,
         redirect_slashes=False,
+        docs_url=None,  # their pages load scripts from elsewhere, and ask for a token
+        redoc_url=None,
     )
     problems.install(app)
     description.complete(app)
