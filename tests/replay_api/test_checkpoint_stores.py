@@ -197,6 +197,26 @@ async def test_probes_of_a_disk_that_hangs_take_one_thread_together(
         await opened.check()
 
 
+async def test_whether_the_bucket_answers_is_asked_once_a_second(
+    moto: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    metrics = Metrics()
+
+    def asked() -> float | None:
+        return metrics.registry.get_sample_value("rl_s3_request_duration_seconds_count", {"op": "check"})
+
+    async with open_store(Settings(authentication="none", **moto), metrics) as opened:
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0):  # a probe that is given up at once
+                await opened.check()
+        await asyncio.gather(*(opened.check() for _ in range(20)))
+        await opened.check()
+        assert asked() == 1
+        monkeypatch.setattr("replay_api.storage.s3_objects.CHECK_KEPT_SECONDS", 0.0)
+        await opened.check()
+        assert asked() == 2
+
+
 async def test_a_conflict_with_another_upload_does_not_count_as_stored() -> None:
     error = b"<Error><Code>ConditionalRequestConflict</Code><Message>try again</Message></Error>"
     head = f"HTTP/1.1 409 Conflict\r\nContent-Type: application/xml\r\nContent-Length: {len(error)}\r\n\r\n"

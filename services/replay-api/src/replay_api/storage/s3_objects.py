@@ -15,7 +15,7 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 from pydantic import SecretStr
 
-from replay_api.constants import RETRY_AFTER_SECONDS
+from replay_api.constants import READINESS_SECONDS, RETRY_AFTER_SECONDS
 from replay_api.errors import UnavailableError
 from replay_api.metrics import Metrics
 from replay_api.settings import Settings
@@ -26,6 +26,9 @@ _log = logging.getLogger(__name__)
 _EXISTS = frozenset({"PreconditionFailed", "412"})  # 409 is a conflict with another upload, to be tried again
 _MISSING = frozenset({"NoSuchKey", "404", "NotFound"})
 
+CHECK_KEPT_SECONDS = 1.0
+"""Time in s for which the answer to a check holds."""
+
 
 class S3Store:
     """Objects of a bucket below a prefix; ``If-None-Match: *`` keeps them immutable."""
@@ -35,6 +38,8 @@ class S3Store:
         self._bucket = bucket
         self._prefix = f"{prefix}/" if prefix else ""
         self._metrics = metrics
+        self._checking: asyncio.Future[None] | None = None
+        self._checked_at: float | None = None
 
     async def put_new(self, key: str, body: bytes | bytearray | memoryview) -> None:
         async with self._asking("put", key) as limit:
@@ -72,7 +77,27 @@ class S3Store:
             arguments["ContinuationToken"] = page["NextContinuationToken"]
 
     async def check(self) -> None:
-        async with self._asking("check", self._prefix):
+        # Anybody may ask for it, and every list has a price and takes one of the connections that checkpoints use.
+        kept = self._checked_at is not None and time.monotonic() - self._checked_at < CHECK_KEPT_SECONDS
+        if self._checking is None or (self._checking.done() and not kept):
+            self._checking = asyncio.ensure_future(self._check())
+            self._checking.add_done_callback(self._checked)
+        await asyncio.shield(self._checking)
+
+    def stop_checking(self) -> None:
+        """Give up a check that is under way: the client is about to be closed."""
+        if self._checking is not None:
+            self._checking.cancel()
+
+    def _checked(self, checking: asyncio.Future[None]) -> None:
+        self._checked_at = time.monotonic()
+        if not checking.cancelled():
+            checking.exception()  # whoever waited has left
+
+    async def _check(self) -> None:
+        async with self._asking("check", self._prefix) as limit:
+            # Who asks waits no longer either; the next check is to find out whether the store is back.
+            limit.reschedule(asyncio.get_running_loop().time() + READINESS_SECONDS)
             await self._client.list_objects_v2(Bucket=self._bucket, Prefix=self._prefix, MaxKeys=1)
 
     @asynccontextmanager
@@ -117,7 +142,11 @@ async def open_s3(bucket: str, prefix: str, settings: Settings, metrics: Metrics
     async with session.client(
         "s3", endpoint_url=settings.s3_endpoint_url, region_name=settings.s3_region, config=config
     ) as client:
-        yield S3Store(client, bucket, prefix, metrics)
+        store = S3Store(client, bucket, prefix, metrics)
+        try:
+            yield store
+        finally:
+            store.stop_checking()
 
 
 def _revealed(secret: SecretStr | None) -> str | None:
