@@ -329,6 +329,17 @@ def test_a_worker_that_was_frozen_and_comes_back_has_failed_no_more_often() -> N
     assert book.failures == {"process_died": 3}
 
 
+def test_a_scrape_counts_workers_and_describes_none(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    report = dict.fromkeys(("simulators", "policy_version", "environment_steps", "episodes", "spooled"), 1)
+    for worker, role in (("a", "train"), ("b", "train"), ("c", "evaluate")):
+        answer = fleet.http.put(f"{fleet.path}/workers/{worker}", json=report | {"role": role})
+        assert answer.status_code == 200
+    monkeypatch.delattr(WorkerBook, "statuses")  # some 50 microseconds each
+    text = fleet.http.get("/metrics").text
+    for role, workers in (("train", 2), ("evaluate", 1), ("random", 0)):
+        assert f'rl_replay_workers{{role="{role}",run_id="{fleet.run}"}} {workers}.0' in text
+
+
 def test_an_episode_whose_insertion_was_not_answered_counts_once(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:

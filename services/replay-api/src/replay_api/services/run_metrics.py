@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from typing import get_args
 
@@ -109,7 +108,7 @@ def _workers(runs: Iterable[OpenRun]) -> Metric:
         "rl_replay_workers", "Workers heard of in the last half minute.", labels=["run_id", "role"]
     )
     for run in runs:
-        heard = Counter(worker.role for worker in run.workers.statuses())
+        heard = run.workers.roles()
         for role in get_args(Role):
             family.add_metric([run.run, role], heard[role])
     return family

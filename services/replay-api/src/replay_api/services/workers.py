@@ -6,6 +6,7 @@ import time
 from collections import Counter
 from dataclasses import dataclass
 
+from gaitfleet.episode import Role
 from gaitfleet.wire import WorkerReport, WorkerStatus
 from replay_api.constants import MAX_WORKERS_PER_RUN, WORKER_EXPIRY_SECONDS
 from replay_api.errors import LimitedError
@@ -71,6 +72,10 @@ class WorkerBook:
     def failures(self) -> dict[str, int]:
         """Simulator failures by kind."""
         return dict(self._failures)
+
+    def roles(self) -> Counter[Role]:
+        """How many of those heard of lately play for what."""
+        return Counter(heard.report.role for heard in self._heard.values())
 
     def statuses(self) -> list[WorkerStatus]:
         """Those heard of lately, by name."""
