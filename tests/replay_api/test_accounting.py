@@ -254,7 +254,7 @@ def test_a_rate_that_nobody_asks_for_takes_no_memory() -> None:
 def test_batches_that_are_granted_to_somebody_who_has_left_are_given_back(fleet: Fleet) -> None:
     request = json.dumps({"batches": 4, "batch_size": 16, "discount": 0.5, "wait_seconds": 20}).encode()
     with socket.create_connection(urlsplit(fleet.url).netloc.split(":")) as left:
-        lines = f"POST {fleet.path}/batches HTTP/1.1", "Host: api", "Content-Type: application/json"
+        lines = f"POST {fleet.path}/batches HTTP/1.1", "Host: 127.0.0.1", "Content-Type: application/json"
         left.sendall("\r\n".join([*lines, f"Content-Length: {len(request)}", "\r\n"]).encode() + request)
         until(lambda: fleet.get("/limits").json()["waiting_samplers"] == 1, "it does not wait")
     assert fleet.post(fleet.play()).status_code == 201
