@@ -71,7 +71,7 @@ async def test_an_index_in_the_way_is_named_until_it_is_dropped(
         runs.create_index([("parent", 1)], name="created")
         async with (
             app.router.lifespan_context(app),
-            httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://api") as api,
+            httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://127.0.0.1") as api,
         ):
             await told(api, 503, "an index of collection 'runs' is in the way; drop it")
             runs.drop_index("created")

@@ -23,8 +23,8 @@ _LARGE_JSON = re.compile(r"/v1/runs/[^/]+(/forks|/priorities)?")
 """Paths of experiments and of priorities, which may be as large as the settings say."""
 
 MAX_SMALL_JSON_BYTES = 1 << 16
-"""Any other JSON body, in bytes: the largest that clients send, a worker's report with 50 kinds of failures, has half
-of it. What a worker may send is so small that neither what it parses to nor a list of its errors is a burden."""
+"""Any other JSON body, in bytes: the largest that clients send, a renewal of the lease with 100 losses, has a fifth of
+it. What a worker may send is so small that neither what it parses to nor a list of its errors is a burden."""
 
 PARSED = 30
 """Memory of parsed JSON for each byte of it: ``{},`` is a dictionary of 64 bytes and the reference to it."""
