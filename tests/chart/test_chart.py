@@ -324,20 +324,6 @@ def test_an_experiment_file_reaches_the_run_as_it_is(render: Render, tmp_path: P
     assert rendered.one("ConfigMap", "run")["data"]["experiment.yaml"] == text
 
 
-def test_another_experiment_makes_another_job_and_restarts_nobody(render: Render) -> None:
-    before, after = render(), render("--set-string", "run.experiment=seed: 1")
-    assert before.all("Job")[0]["metadata"]["name"] != after.all("Job")[0]["metadata"]["name"]
-    for name, pod in before.pods.items():
-        if not name.startswith("Job/"):
-            assert pod == after.pods[name], name
-
-
-def test_a_new_version_of_the_chart_alone_restarts_nobody(render: Render) -> None:
-    text = json.dumps([pod["metadata"] for name, pod in render().pods.items() if not name.startswith("Pod/")])
-    assert "helm.sh/chart" not in text
-    assert "app.kubernetes.io/version" not in text
-
-
 def test_the_test_is_a_hook(render: Render) -> None:
     annotations = render().one("Pod", "test")["metadata"]["annotations"]
     assert annotations["helm.sh/hook"] == "test"

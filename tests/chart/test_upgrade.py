@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.chart.conftest import CHART, Helm, Manifest, Rendered, with_storage
+from tests.chart.conftest import CHART, Helm, Manifest, Render, Rendered, with_storage
 
 pytestmark = pytest.mark.chart
 
@@ -193,3 +193,17 @@ def test_other_claims_than_those_there_are_refused_with_what_to_do(
 def test_the_limit_of_an_empty_directory_may_change(cluster: Cluster) -> None:
     cluster.stateful_set(cluster.render().one("StatefulSet", "database"))
     assert cluster.render("--set", "database.persistence.size=20Gi").one("StatefulSet", "database")
+
+
+def test_another_experiment_makes_another_job_and_restarts_nobody(render: Render) -> None:
+    before, after = render(), render("--set-string", "run.experiment=seed: 1")
+    assert before.all("Job")[0]["metadata"]["name"] != after.all("Job")[0]["metadata"]["name"]
+    for name, pod in before.pods.items():
+        if not name.startswith("Job/"):
+            assert pod == after.pods[name], name
+
+
+def test_a_new_version_of_the_chart_alone_restarts_nobody(render: Render) -> None:
+    text = json.dumps([pod["metadata"] for name, pod in render().pods.items() if not name.startswith("Pod/")])
+    assert "helm.sh/chart" not in text
+    assert "app.kubernetes.io/version" not in text

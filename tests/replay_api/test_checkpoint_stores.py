@@ -212,7 +212,7 @@ async def test_whether_the_bucket_answers_is_asked_once_a_second(
         await asyncio.gather(*(opened.check() for _ in range(20)))
         await opened.check()
         assert asked() == 1
-        monkeypatch.setattr("replay_api.storage.s3_objects.CHECK_KEPT_SECONDS", 0.0)
+        monkeypatch.setattr("replay_api.storage.shared_check.CHECK_KEPT_SECONDS", 0.0)
         await opened.check()
         assert asked() == 2
 

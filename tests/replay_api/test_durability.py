@@ -361,26 +361,3 @@ def test_a_run_that_the_database_has_lost_is_forgotten_and_begins_anew_when_it_i
         status = fleet.status()
         assert (status["episodes"], status["transitions_held"]) == ({"random": 1}, 30)
         assert (status["limits"]["inserted"], status["limits"]["sampled"]) == (30, 0)
-
-
-def test_a_stored_episode_that_cannot_be_loaded_keeps_no_other_out_of_the_memory(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Whatever it is that fails."""
-    with serve(settings) as url, Fleet(url) as fleet:
-        for seed in range(3):
-            assert fleet.post(fleet.play(seed=seed)).status_code == 201
-    read, failures = loading.read_transitions, [RuntimeError("nobody has thought of this")]
-
-    def fail_first(*arguments: Any) -> Any:
-        if failures:
-            raise failures.pop()
-        return read(*arguments)
-
-    monkeypatch.setattr(loading, "read_transitions", fail_first)
-    with serve(settings) as url:
-        fleet.reconnect(url)
-        wait_until_loaded(fleet)
-        assert fleet.status()["transitions_held"] == 60
-        assert f'rl_replay_corrupt_episodes_total{{run_id="{fleet.run}"}} 1.0' in fleet.http.get("/metrics").text
-        fleet.http.close()

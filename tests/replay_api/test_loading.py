@@ -66,20 +66,40 @@ def test_an_episode_of_another_replica_that_cannot_be_read_is_counted_and_keeps_
     with serve(settings) as first, Fleet(first) as fleet, serve(settings) as second, Fleet(second) as other:
         other.run, other.path = fleet.run, fleet.path
         wait_until_loaded(other)
-        read, failures = loading.read_transitions, [RuntimeError("nobody has thought of this")]
-
-        def fail_first(*arguments: Any) -> Any:
-            if failures:
-                raise failures.pop()
-            return read(*arguments)
-
-        monkeypatch.setattr(loading, "read_transitions", fail_first)
+        fail_once(monkeypatch)
         for seed in range(3):
             assert fleet.post(fleet.play(seed=seed)).status_code == 201
         until(lambda: other.status()["transitions_held"] == 2 * STEPS, "the others are not in memory")
         status = other.status()
         assert (status["episodes"], status["limits"]["inserted"]) == ({"random": 3}, 3 * STEPS)
         assert corrupt(other) == 1
+
+
+def test_a_stored_episode_that_cannot_be_loaded_keeps_no_other_out(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with serve(settings) as url, Fleet(url) as fleet:
+        for seed in range(3):
+            assert fleet.post(fleet.play(seed=seed)).status_code == 201
+    fail_once(monkeypatch)
+    with serve(settings) as url:
+        fleet.reconnect(url)
+        wait_until_loaded(fleet)
+        assert fleet.status()["transitions_held"] == 2 * STEPS
+        assert corrupt(fleet) == 1
+        fleet.http.close()
+
+
+def fail_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the next stored episode that is read fail."""
+    read, failures = loading.read_transitions, [RuntimeError("nobody has thought of this")]
+
+    def fail_first(*arguments: Any) -> Any:
+        if failures:
+            raise failures.pop()
+        return read(*arguments)
+
+    monkeypatch.setattr(loading, "read_transitions", fail_first)
 
 
 def corrupt(fleet: Fleet) -> float:

@@ -1,4 +1,8 @@
-"""Types of RFC 9457 problem documents that a client acts upon."""
+"""RFC 9457 problem documents, and the types of them that a client acts upon."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, Field
 
 PREFIX = "urn:gaitfleet:problem:"
 
@@ -16,3 +20,14 @@ CHECKPOINT_NOT_FOUND = PREFIX + "checkpoint-not-found"
 
 RUN_NOT_FOUND = PREFIX + "run-not-found"
 """404: no such run."""
+
+
+class Problem(BaseModel):
+    """An RFC 9457 problem document."""
+
+    type: str = Field(default="about:blank", description="What kind of problem, as a URN.")
+    title: str = Field(description="The kind in words.")
+    status: int = Field(description="The HTTP status.")
+    detail: str = Field(description="What is wrong here, with the value received.")
+    field: str | None = Field(default=None, description="The field that is wrong.")
+    reason: str | None = Field(default=None, description="A short word for counting.")

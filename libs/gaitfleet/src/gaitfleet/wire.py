@@ -392,14 +392,3 @@ class ReadinessReport(Wire):
         description="True while the database answers, once the checkpoint store has answered, until the shutdown."
     )
     parts: dict[str, str] = Field(description="`ok` or what is wrong, by part.")
-
-
-class Problem(BaseModel):
-    """An RFC 9457 problem document."""
-
-    type: str = Field(default="about:blank", description="What kind of problem, as a URN.")
-    title: str = Field(description="The kind in words.")
-    status: int = Field(description="The HTTP status.")
-    detail: str = Field(description="What is wrong here, with the value received.")
-    field: str | None = Field(default=None, description="The field that is wrong.")
-    reason: str | None = Field(default=None, description="A short word for counting.")

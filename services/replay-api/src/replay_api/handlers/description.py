@@ -6,7 +6,7 @@ from typing import Any
 
 from fastapi import FastAPI
 
-from gaitfleet.wire import Problem
+from gaitfleet.problems import Problem
 
 
 def complete(app: FastAPI) -> None:

@@ -12,8 +12,7 @@ from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from gaitfleet.problems import PREFIX
-from gaitfleet.wire import Problem
+from gaitfleet.problems import PREFIX, Problem
 from replay_api.errors import RejectedError, ServiceError
 
 MEDIA_TYPE = "application/problem+json"

@@ -17,15 +17,14 @@ async def flush_often(opened: OpenRun, runs: RunStore) -> None:
     """Write the count until the run closes, and what is left of it then, if the database answers."""
     left = True
     while left:
-        closing = await happens(opened.closing, within_seconds=FLUSH_SECONDS)
+        left = not await happens(opened.closing, within_seconds=FLUSH_SECONDS)
         try:
             await flush(opened, runs)
-            left = not closing or opened.flushed != opened.limiter.sampled
-        except UnavailableError:  # logged where it happened
-            left = not closing
+            left |= opened.flushed != opened.limiter.sampled
+        except UnavailableError:
+            continue  # logged where it happened
         except Exception:
             _log.exception("counting samples failed", extra={"run": opened.run})
-            left = not closing
 
 
 async def flush(opened: OpenRun, runs: RunStore) -> None:

@@ -90,8 +90,7 @@ class Thinning:
     async def _needed(self, opened: OpenRun, checkpoints: Sequence[CheckpointInfo]) -> set[int]:
         episodes = opened.description.experiment.evaluation.episodes
         judged = under_evaluation(checkpoints, opened.stage_name, episodes)
-        played = [worker.policy_version for worker in opened.workers.statuses() if worker.role == "evaluate"]
-        return {*await self._heads(opened), *judged, *played}
+        return {*await self._heads(opened), *judged, *opened.workers.policies("evaluate")}
 
     async def _heads(self, opened: OpenRun) -> list[int]:
         record = await self._registry.record(opened.run)

@@ -77,6 +77,10 @@ class WorkerBook:
         """How many of those heard of lately play for what."""
         return Counter(heard.report.role for heard in self._heard.values())
 
+    def policies(self, role: Role) -> set[int]:
+        """What those heard of lately act with that play for this."""
+        return {heard.report.policy_version for heard in self._heard.values() if heard.report.role == role}
+
     def statuses(self) -> list[WorkerStatus]:
         """Those heard of lately, by name."""
         now = time.monotonic()

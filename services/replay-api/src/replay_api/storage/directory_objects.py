@@ -16,6 +16,7 @@ from replay_api.constants import RETRY_AFTER_SECONDS
 from replay_api.errors import UnavailableError
 from replay_api.metrics import Metrics
 from replay_api.storage.objects import ObjectExistsError, ObjectMissingError, extend, time_limit
+from replay_api.storage.shared_check import SharedCheck
 
 T = TypeVar("T")
 
@@ -36,7 +37,7 @@ class DirectoryStore:
         self._root = root
         self._metrics = metrics
         self._threads = threads
-        self._checking: asyncio.Future[None] | None = None
+        self._checking = SharedCheck(lambda: self._run(self._check))  # while a disk hangs, all wait for the same thread
 
     @classmethod
     @asynccontextmanager
@@ -75,11 +76,7 @@ class DirectoryStore:
 
     async def check(self) -> None:
         async with self._asking("check"):
-            # Probes come every few seconds and are soon given up: while a disk hangs, all wait for the same thread.
-            if self._checking is None or self._checking.done():
-                self._checking = self._run(self._check)
-                self._checking.add_done_callback(lambda checked: checked.cancelled() or checked.exception())
-            await asyncio.shield(self._checking)
+            await self._checking()
 
     def _run(self, work: Callable[[], T]) -> asyncio.Future[T]:
         return asyncio.get_running_loop().run_in_executor(self._threads, work)

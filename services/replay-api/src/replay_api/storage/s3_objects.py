@@ -20,14 +20,12 @@ from replay_api.errors import UnavailableError
 from replay_api.metrics import Metrics
 from replay_api.settings import Settings
 from replay_api.storage.objects import ObjectExistsError, ObjectMissingError, extend, time_limit
+from replay_api.storage.shared_check import SharedCheck
 
 _log = logging.getLogger(__name__)
 
 _EXISTS = frozenset({"PreconditionFailed", "412"})  # 409 is a conflict with another upload, to be tried again
 _MISSING = frozenset({"NoSuchKey", "404", "NotFound"})
-
-CHECK_KEPT_SECONDS = 1.0
-"""Time in s for which the answer to a check holds."""
 
 
 class S3Store:
@@ -38,8 +36,7 @@ class S3Store:
         self._bucket = bucket
         self._prefix = f"{prefix}/" if prefix else ""
         self._metrics = metrics
-        self._checking: asyncio.Future[None] | None = None
-        self._checked_at: float | None = None
+        self._checking = SharedCheck(self._check)  # every list has a price, and takes a connection
 
     async def put_new(self, key: str, body: bytes | bytearray | memoryview) -> None:
         async with self._asking("put", key) as limit:
@@ -77,22 +74,11 @@ class S3Store:
             arguments["ContinuationToken"] = page["NextContinuationToken"]
 
     async def check(self) -> None:
-        # Anybody may ask for it, and every list has a price and takes one of the connections that checkpoints use.
-        kept = self._checked_at is not None and time.monotonic() - self._checked_at < CHECK_KEPT_SECONDS
-        if self._checking is None or (self._checking.done() and not kept):
-            self._checking = asyncio.ensure_future(self._check())
-            self._checking.add_done_callback(self._checked)
-        await asyncio.shield(self._checking)
+        await self._checking()
 
     def stop_checking(self) -> None:
         """Give up a check that is under way: the client is about to be closed."""
-        if self._checking is not None:
-            self._checking.cancel()
-
-    def _checked(self, checking: asyncio.Future[None]) -> None:
-        self._checked_at = time.monotonic()
-        if not checking.cancelled():
-            checking.exception()  # whoever waited has left
+        self._checking.cancel()
 
     async def _check(self) -> None:
         async with self._asking("check", self._prefix) as limit:
